@@ -1,0 +1,261 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "formats/core/stand_in.h"
+
+#include <algorithm>
+#include <cstring>
+
+namespace dmu {
+
+namespace {
+
+constexpr std::uint64_t piece_bytes = 1 << 20;
+
+std::uint64_t end_of(const Mapping& mapping) { return mapping.start.bytes + mapping.length; }
+
+// The part of a mapping in [start, end).
+Mapping part_of(const Mapping& mapping, std::uint64_t start, std::uint64_t end) {
+    Mapping part = mapping;
+    start = std::max(start, mapping.start.bytes);
+    end = std::min(end, end_of(mapping));
+    part.start = {start};
+    part.length = end - start;
+    part.host.bytes += start - mapping.start.bytes;
+    return part;
+}
+
+}  // namespace
+
+// ------------------------------------------------------------- the map ---
+
+void StandIn::insert_unknown(const Mapping& mapping) {
+    auto at = mapping.start.bytes;
+    const auto end = end_of(mapping);
+    while (at < end) {
+        auto next = map_.upper_bound(at);
+        if (next != map_.begin()) {
+            const auto& before = std::prev(next)->second;
+            if (end_of(before) > at) {
+                at = end_of(before);
+                continue;
+            }
+        }
+        const auto hole_end = next == map_.end() ? end : std::min(end, next->first);
+        map_[at] = part_of(mapping, at, hole_end);
+        at = hole_end;
+    }
+}
+
+// Replaces, as only a completed first write does.
+void StandIn::publish(const Mapping& mapping) {
+    const auto start = mapping.start.bytes, end = end_of(mapping);
+    auto it = map_.upper_bound(start);
+    if (it != map_.begin()) --it;
+    while (it != map_.end() && it->first < end) {
+        const auto old = it->second;
+        if (end_of(old) <= start) {
+            ++it;
+            continue;
+        }
+        it = map_.erase(it);
+        if (old.start.bytes < start) map_[old.start.bytes] = part_of(old, old.start.bytes, start);
+        if (end_of(old) > end) map_[end] = part_of(old, end, end_of(old));
+    }
+    map_[start] = mapping;
+}
+
+Status StandIn::learn(GuestRange range) {
+    const auto mappings = chain_.look_up(range);
+    if (!mappings) return mappings.error();
+    for (const auto& mapping : *mappings) insert_unknown(mapping);
+    return ok();
+}
+
+// What the map holds at a byte, cut to [at, end); asks where it holds nothing.
+Result<Mapping> StandIn::find(std::uint64_t at, std::uint64_t end) {
+    for (bool asked = false;; asked = true) {
+        const auto next = map_.upper_bound(at);
+        if (next != map_.begin() && end_of(std::prev(next)->second) > at) return part_of(std::prev(next)->second, at, end);
+        if (asked) return Error{Code::corrupt, "a look-up did not answer for guest byte " + std::to_string(at)};
+        auto learnt = learn({{at}, end - at});
+        if (!learnt) return learnt.error();
+    }
+}
+
+// ------------------------------------------------------ reads and writes ---
+
+Status StandIn::read_mapped(const Mapping& mapping, std::span<std::byte> into) {
+    switch (mapping.kind) {
+        case MappingKind::linear:
+        case MappingKind::cow:
+            return chain_.file(mapping.layer, mapping.file).read(mapping.host.bytes, into);
+        case MappingKind::zero:
+            std::memset(into.data(), 0, into.size());
+            return ok();
+        case MappingKind::opaque:
+            return chain_.read(mapping.start, into);
+    }
+    return ok();
+}
+
+Status StandIn::read(GuestOffset start, std::span<std::byte> into) {
+    if (start.bytes > size() || into.size() > size() - start.bytes)
+        return Error{Code::invalid, "read past the end of the disk"};
+    auto at = start.bytes;
+    while (!into.empty()) {
+        const auto mapping = find(at, at + into.size());
+        if (!mapping) return mapping.error();
+        auto done = read_mapped(*mapping, into.first(mapping->length));
+        if (!done) return done;
+        into = into.subspan(mapping->length);
+        at += mapping->length;
+    }
+    return ok();
+}
+
+Status StandIn::write(GuestOffset start, std::span<const std::byte> from) {
+    if (start.bytes > size() || from.size() > size() - start.bytes)
+        return Error{Code::invalid, "write past the end of the disk"};
+    if (from.empty()) return ok();
+    const auto first = align_down(start.bytes, sector_size);
+    const auto end = start.bytes + from.size();
+    if (first == start.bytes && end % sector_size == 0) return write_sectors(start.bytes, from);
+    std::vector<std::byte> whole(align_up(end, sector_size) - first);
+    auto done = read({first}, whole);
+    if (!done) return done;
+    std::copy(from.begin(), from.end(), whole.begin() + static_cast<std::ptrdiff_t>(start.bytes - first));
+    return write_sectors(first, whole);
+}
+
+Status StandIn::write_sectors(std::uint64_t at, std::span<const std::byte> from) {
+    while (!from.empty()) {
+        const auto mapping = find(at, at + from.size());
+        if (!mapping) return mapping.error();
+        std::uint64_t written = mapping->length;
+        if (mapping->kind == MappingKind::linear) {
+            if (!mapping->writable) return Error{Code::denied, "the disk is open for reading only"};
+            auto done = chain_.file(mapping->layer, mapping->file).write(mapping->host.bytes, from.first(written));
+            if (!done) return done;
+        } else {
+            // All that follows and needs a place too, so that it gets one piece.
+            while (written < from.size()) {
+                const auto next = find(at + written, at + from.size());
+                if (!next) return next.error();
+                if (next->kind == MappingKind::linear) break;
+                written += next->length;
+            }
+            const auto taken = first_write(at, from.first(written));
+            if (!taken) return taken.error();
+            written = *taken;
+        }
+        from = from.subspan(written);
+        at += written;
+    }
+    return ok();
+}
+
+Result<std::uint64_t> StandIn::first_write(std::uint64_t at, std::span<const std::byte> from) {
+    auto& image = chain_.top();
+    const auto place = image.reserve({{at}, from.size()});
+    if (!place) return place.error();
+    const auto place_end = std::min(place->start.bytes + place->length, size());
+    const auto bytes = std::min<std::uint64_t>(from.size(), place_end - at);
+
+    Change change{ChangeKind::data, place->start, place->length, place->file, place->host};
+    auto done = fill_place(*place, at, from.first(bytes));
+    if (!done) {
+        change.kind = ChangeKind::lost;
+        auto lost = image.apply(change);
+        return lost ? done.error() : lost.error();
+    }
+    log_.push_back(change);
+    done = image.apply(change);
+    if (!done) return done.error();
+    publish({place->start, place_end - place->start.bytes, MappingKind::linear, 0, place->file, place->host, true});
+    return bytes;
+}
+
+Status StandIn::fill_place(const Place& place, std::uint64_t at, std::span<const std::byte> from) {
+    auto& file = chain_.file(0, place.file);
+    const auto end = at + from.size();
+    const auto place_end = place.start.bytes + place.length;
+    auto done = fill(place, place.start.bytes, at);
+    if (done) done = fill(place, end, std::min(place_end, size()));
+    // The last grain may reach past the end of the disk; nothing of another's stays there.
+    if (done && place_end > size() && !place.reads_as_zero)
+        done = write_zeros(file, place.host.bytes + (size() - place.start.bytes), place_end - size());
+    if (done) done = file.write(place.host.bytes + (at - place.start.bytes), from);
+    return done;
+}
+
+// What the request does not cover of its grains, from what the map holds there.
+Status StandIn::fill(const Place& place, std::uint64_t start, std::uint64_t end) {
+    auto& file = chain_.file(0, place.file);
+    std::vector<std::byte> buffer;
+    while (start < end) {
+        const auto mapping = find(start, std::min(end, start + piece_bytes));
+        if (!mapping) return mapping.error();
+        const auto host = place.host.bytes + (start - place.start.bytes);
+        if (mapping->kind == MappingKind::zero) {
+            auto done = place.reads_as_zero ? ok() : write_zeros(file, host, mapping->length);
+            if (!done) return done;
+        } else {
+            buffer.resize(mapping->length);
+            auto done = read_mapped(*mapping, buffer);
+            if (done) done = file.write(host, buffer);
+            if (!done) return done;
+        }
+        start += mapping->length;
+    }
+    return ok();
+}
+
+Status StandIn::write_zeros(BlockFile& file, std::uint64_t host, std::uint64_t length) {
+    const std::vector<std::byte> zeros(std::min(length, piece_bytes));
+    while (length != 0) {
+        const auto bytes = std::min<std::uint64_t>(length, zeros.size());
+        auto done = file.write(host, std::span(zeros).first(bytes));
+        if (!done) return done;
+        host += bytes;
+        length -= bytes;
+    }
+    return ok();
+}
+
+// ------------------------------------------------- flush, discard, adopt ---
+
+Status StandIn::flush() {
+    for (auto* file : chain_.top().files()) {
+        if (file->read_only()) continue;
+        auto done = file->sync();
+        if (!done) return done;
+    }
+    auto done = chain_.top().commit(DataState::durable);
+    if (done) log_.clear();
+    return done;
+}
+
+Status StandIn::discard(GuestRange range) {
+    const auto& info = chain_.top().info();
+    if (range.start.bytes > size() || range.length > size() - range.start.bytes)
+        return Error{Code::invalid, "discard past the end of the disk"};
+    if (!info.discards_to_zero) return ok();
+    const auto start = align_up(range.start.bytes, info.grain);
+    const auto end = range.end() == size() ? size() : align_down(range.end(), info.grain);
+    if (start >= end) return ok();
+    const Change change{ChangeKind::zero, {start}, end - start, 0, {}};
+    log_.push_back(change);
+    auto done = chain_.top().apply(change);
+    if (done) publish({{start}, end - start, MappingKind::zero, 0, 0, {}, false});
+    return done;
+}
+
+Status StandIn::adopt(const std::vector<Change>& log) {
+    for (const auto& change : log) {
+        auto done = chain_.top().apply(change);
+        if (!done) return done;
+        log_.push_back(change);
+    }
+    return ok();
+}
+
+}  // namespace dmu

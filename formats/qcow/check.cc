@@ -1,0 +1,200 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "formats/qcow/check.h"
+
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <unordered_map>
+#include <vector>
+
+#include "formats/core/endian.h"
+#include "formats/core/units.h"
+#include "formats/qcow/header.h"
+
+namespace dmu::qcow {
+
+namespace {
+
+constexpr std::size_t message_limit = 100;
+
+std::string hex(std::uint64_t value) {
+    std::string digits;
+    do {
+        digits.insert(digits.begin(), "0123456789abcdef"[value & 15]);
+        value >>= 4;
+    } while (value != 0);
+    return "0x" + digits;
+}
+
+// A set of clusters; memory for what is in it only (a file may be sparse and huge).
+class ClusterSet {
+public:
+    // False: it was in already.
+    bool insert(std::uint64_t cluster) {
+        auto& word = pages_[cluster / page_clusters][cluster % page_clusters / 64];
+        const std::uint64_t bit = std::uint64_t{1} << cluster % 64;
+        if (word & bit) return false;
+        word |= bit;
+        count_++;
+        return true;
+    }
+    bool contains(std::uint64_t cluster) const {
+        const auto page = pages_.find(cluster / page_clusters);
+        return page != pages_.end() && (page->second[cluster % page_clusters / 64] >> cluster % 64 & 1);
+    }
+    std::uint64_t count() const { return count_; }
+
+private:
+    static constexpr std::uint64_t page_clusters = 4096;
+    std::unordered_map<std::uint64_t, std::array<std::uint64_t, page_clusters / 64>> pages_;
+    std::uint64_t count_ = 0;
+};
+
+class Checker {
+public:
+    Checker(BlockFile& file, const Header& header, std::uint64_t file_bytes)
+        : file_(file), header_(header), file_bytes_(file_bytes) {}
+
+    Result<CheckReport> run();
+
+private:
+    void corrupt(const std::string& what);
+    bool in_file(std::uint64_t offset, std::uint64_t bytes) const {
+        return offset < file_bytes_ && bytes <= file_bytes_ - offset;
+    }
+    void take_fixed();
+    Status take_tables();
+    void take_table(std::uint64_t index, std::uint64_t offset);
+    Status check_table(std::uint64_t index, std::uint64_t offset);
+    void check_entry(std::uint64_t guest, std::uint64_t entry);
+    void take_data(std::uint64_t guest, std::uint64_t offset);
+    void take_compressed(std::uint64_t guest, const ClusterPlace& place);
+
+    BlockFile& file_;
+    const Header header_;
+    const std::uint64_t file_bytes_;
+    CheckReport report_;
+    ClusterSet metadata_, data_, compressed_;
+    std::vector<std::pair<std::uint64_t, std::uint64_t>> tables_;  // L1 index, offset
+};
+
+void Checker::corrupt(const std::string& what) {
+    report_.corruptions++;
+    if (report_.messages.size() < message_limit) report_.messages.push_back(what);
+}
+
+void Checker::take_fixed() {
+    const auto take = [&](std::uint64_t start, std::uint64_t end) {
+        for (std::uint64_t c = start >> header_.cluster_bits; c <= (end - 1) >> header_.cluster_bits; c++)
+            metadata_.insert(c);
+    };
+    take(0, header_bytes);
+    take(header_.l1_offset, header_.l1_end());
+    if (header_.name_offset != 0) take(header_.name_offset, header_.name_offset + header_.name_bytes);
+}
+
+Status Checker::take_tables() {
+    std::vector<std::byte> raw(64 * 1024);
+    for (std::uint64_t first = 0; first < header_.l1_entries(); first += raw.size() / 8) {
+        const auto count = std::min<std::uint64_t>(raw.size() / 8, header_.l1_entries() - first);
+        auto done = file_.read(header_.l1_offset + first * 8, std::span(raw).first(count * 8));
+        if (!done) return done;
+        for (std::uint64_t i = 0; i < count; i++)
+            if (const auto offset = load_be<std::uint64_t>(raw, i * 8)) take_table(first + i, offset);
+    }
+    return ok();
+}
+
+void Checker::take_table(std::uint64_t index, std::uint64_t offset) {
+    const std::string who = "L2 table " + std::to_string(index) + " at " + hex(offset);
+    if (offset % header_.cluster_bytes() != 0) return corrupt(who + " is not aligned to clusters");
+    if (!in_file(offset, header_.l2_bytes())) return corrupt(who + " ends past the end of the file");
+    const std::uint64_t first = offset >> header_.cluster_bits;
+    const std::uint64_t count = header_.l2_space() >> header_.cluster_bits;
+    bool taken = false;
+    for (std::uint64_t c = first; c < first + count; c++) taken = !metadata_.insert(c) || taken;
+    if (taken) return corrupt(who + " lies over the header, the L1 table or another L2 table");
+    tables_.emplace_back(index, offset);
+}
+
+void Checker::take_data(std::uint64_t guest, std::uint64_t offset) {
+    const std::string who = "cluster of guest byte " + hex(guest) + " at " + hex(offset);
+    if (offset % header_.cluster_bytes() != 0) return corrupt(who + " is not aligned to clusters");
+    // Old writers did not pad the file's last cluster; whole sectors it must be.
+    if (offset >= file_bytes_) return corrupt(who + " lies past the end of the file");
+    if (!in_file(offset, header_.cluster_bytes()) && file_bytes_ % sector_size != 0)
+        return corrupt(who + " is cut within a sector by the end of the file");
+    const auto cluster = offset >> header_.cluster_bits;
+    if (metadata_.contains(cluster)) return corrupt(who + " lies over metadata");
+    if (compressed_.contains(cluster)) return corrupt(who + " lies over a compressed cluster");
+    if (!data_.insert(cluster)) return corrupt(who + " is used twice");
+    report_.allocated++;
+}
+
+void Checker::take_compressed(std::uint64_t guest, const ClusterPlace& place) {
+    const std::string who = "compressed cluster of guest byte " + hex(guest) + " at " + hex(place.offset);
+    if (place.bytes == 0) return corrupt(who + " has no bytes");
+    if (!in_file(place.offset, place.bytes)) return corrupt(who + " ends past the end of the file");
+    const auto last = (place.offset + place.bytes - 1) >> header_.cluster_bits;
+    for (auto c = place.offset >> header_.cluster_bits; c <= last; c++) {
+        if (metadata_.contains(c)) return corrupt(who + " lies over metadata");
+        if (data_.contains(c)) return corrupt(who + " lies over the cluster at " + hex(c << header_.cluster_bits));
+        compressed_.insert(c);
+    }
+    report_.allocated++;
+}
+
+void Checker::check_entry(std::uint64_t guest, std::uint64_t entry) {
+    if (guest >= header_.size) return corrupt("entry of guest byte " + hex(guest) + ", past the end of the disk");
+    const auto place = decode_entry(header_, entry);
+    if (place.compressed)
+        take_compressed(guest, place);
+    else
+        take_data(guest, place.offset);
+}
+
+Status Checker::check_table(std::uint64_t index, std::uint64_t offset) {
+    std::vector<std::byte> raw(header_.l2_bytes());
+    auto done = file_.read(offset, raw);
+    if (!done) return done;
+    for (std::uint64_t i = 0; i < header_.l2_entries(); i++)
+        if (const auto entry = load_be<std::uint64_t>(raw, i * 8))
+            check_entry((index << header_.l2_shift()) + (i << header_.cluster_bits), entry);
+    return ok();
+}
+
+Result<CheckReport> Checker::run() {
+    report_.total = (header_.size + header_.cluster_bytes() - 1) >> header_.cluster_bits;
+    take_fixed();
+    auto done = take_tables();
+    if (!done) return done.error();
+    for (const auto& [index, offset] : tables_) {
+        done = check_table(index, offset);
+        if (!done) return done.error();
+    }
+    const auto in_file = (file_bytes_ + header_.cluster_bytes() - 1) >> header_.cluster_bits;
+    const auto used = metadata_.count() + data_.count() + compressed_.count();
+    report_.leaks = in_file > used ? in_file - used : 0;
+    if (report_.leaks != 0 && report_.messages.size() < message_limit)
+        report_.messages.push_back(std::to_string(report_.leaks) + " clusters that nothing points at (harmless)");
+    return std::move(report_);
+}
+
+}  // namespace
+
+Result<CheckReport> check_image(BlockFile& file) {
+    const auto size = file.size();
+    if (!size) return size.error();
+    std::array<std::byte, header_bytes + xen_magic_bytes> raw{};
+    auto done = file.read(0, raw);
+    if (!done) return done.error();
+    const auto header = decode_header(raw, *size, file.name());
+    if (header) return Checker(file, *header, *size).run();
+    if (header.error().code != Code::corrupt) return header.error();
+    CheckReport report;
+    report.corruptions = 1;
+    report.messages.push_back(header.error().message);
+    return report;
+}
+
+}  // namespace dmu::qcow

@@ -1,0 +1,32 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// Every format there is, a line each.
+#include <array>
+
+#include "formats/core/image.h"
+#include "formats/qcow/qcow.h"
+#include "formats/raw/raw.h"
+
+namespace dmu {
+
+namespace {
+
+constexpr std::array formats{
+    &qcow_format,
+    &raw_format,
+};
+
+}  // namespace
+
+const Format* find_format(const std::string& name) {
+    for (const auto* format : formats)
+        if (name == format->name) return format;
+    return nullptr;
+}
+
+std::string format_names() {
+    std::string names;
+    for (const auto* format : formats) names += (names.empty() ? "" : ", ") + std::string(format->name);
+    return names;
+}
+
+}  // namespace dmu

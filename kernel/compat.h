@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/* Every difference between kernel versions is here. */
+#ifndef DMU_COMPAT_H
+#define DMU_COMPAT_H
+
+#include <linux/blkdev.h>
+#include <linux/fs.h>
+#include <linux/version.h>
+
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 9, 0)
+#define dmu_set_max_discard(limits, sectors) ((limits)->max_discard_sectors = (sectors))
+#else
+#define dmu_set_max_discard(limits, sectors) ((limits)->max_hw_discard_sectors = (sectors))
+#endif
+
+/*
+ * Freeze protection of an asynchronous write: taken here, given back where it
+ * completes, maybe by another task. (A helper of the kernel's own has it only
+ * from 6.6 on, and never with a trylock.)
+ */
+static inline void dmu_freeze_disown(struct super_block *sb)
+{
+	__sb_writers_release(sb, SB_FREEZE_WRITE);
+}
+
+static inline void dmu_write_begin(struct file *file)
+{
+	struct super_block *sb = file_inode(file)->i_sb;
+
+	sb_start_write(sb);
+	dmu_freeze_disown(sb);
+}
+
+static inline bool dmu_write_try_begin(struct file *file)
+{
+	struct super_block *sb = file_inode(file)->i_sb;
+
+	if (!sb_start_write_trylock(sb))
+		return false;
+	dmu_freeze_disown(sb);
+	return true;
+}
+
+static inline void dmu_write_end(struct file *file)
+{
+	struct super_block *sb = file_inode(file)->i_sb;
+
+	__sb_writers_acquired(sb, SB_FREEZE_WRITE);
+	sb_end_write(sb);
+}
+
+#endif /* DMU_COMPAT_H */

@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Waiting for I/O issued before. Requests count themselves in one of two
+ * per-CPU references; a drain turns new ones to the other, and waits for the
+ * first to come to nothing. One drain at a time, in order.
+ */
+#include "dmu.h"
+
+static void phase_empty(struct percpu_ref *ref)
+{
+	/* The current phase is only ever killed by a drain, or when the key dies. */
+	struct dmu_key *key = container_of(ref, struct dmu_key, inflight[0]);
+
+	queue_work(dmu_wq, &key->drained);
+}
+
+static void other_phase_empty(struct percpu_ref *ref)
+{
+	struct dmu_key *key = container_of(ref, struct dmu_key, inflight[1]);
+
+	queue_work(dmu_wq, &key->drained);
+}
+
+static void start_next(struct dmu_key *key)
+{
+	u8 old;
+
+	lockdep_assert_held(&key->lock);
+	if (key->draining || list_empty(&key->drains))
+		return;
+	key->draining = true;
+	old = key->phase;
+	WRITE_ONCE(key->phase, !old);
+	percpu_ref_kill(&key->inflight[old]);
+}
+
+static void drained(struct work_struct *work)
+{
+	struct dmu_key *key = container_of(work, struct dmu_key, drained);
+	struct dmu_event wire = { .type = DMU_EV_INVALIDATED };
+	struct dmu_drain *drain;
+
+	percpu_ref_reinit(&key->inflight[!key->phase]);
+	spin_lock_irq(&key->lock);
+	drain = list_first_entry(&key->drains, struct dmu_drain, list);
+	list_del(&drain->list);
+	key->draining = false;
+	start_next(key);
+	spin_unlock_irq(&key->lock);
+	if (drain->done) {
+		complete(drain->done);
+	} else {
+		wire.id = drain->id;
+		dmu_event_note(key, &wire, GFP_NOIO | __GFP_NOFAIL);
+	}
+	kfree(drain);
+}
+
+int dmu_drain_init(struct dmu_key *key)
+{
+	int error = percpu_ref_init(&key->inflight[0], phase_empty, PERCPU_REF_ALLOW_REINIT, GFP_KERNEL);
+
+	if (error)
+		return error;
+	error = percpu_ref_init(&key->inflight[1], other_phase_empty, PERCPU_REF_ALLOW_REINIT, GFP_KERNEL);
+	if (error)
+		percpu_ref_exit(&key->inflight[0]);
+	INIT_LIST_HEAD(&key->drains);
+	INIT_WORK(&key->drained, drained);
+	return error;
+}
+
+void dmu_drain_exit(struct dmu_key *key)
+{
+	percpu_ref_exit(&key->inflight[0]);
+	percpu_ref_exit(&key->inflight[1]);
+}
+
+static int queue_drain(struct dmu_key *key, u64 id, struct completion *done)
+{
+	struct dmu_drain *drain = kmalloc(sizeof(*drain), GFP_KERNEL);
+
+	if (!drain)
+		return -ENOMEM;
+	drain->id = id;
+	drain->done = done;
+	spin_lock_irq(&key->lock);
+	list_add_tail(&drain->list, &key->drains);
+	start_next(key);
+	spin_unlock_irq(&key->lock);
+	return 0;
+}
+
+/* INVALIDATED with the id follows. */
+int dmu_drain(struct dmu_key *key, u64 id)
+{
+	return queue_drain(key, id, NULL);
+}
+
+/* Blocks for as long as I/O to the destinations takes. */
+int dmu_drain_wait(struct dmu_key *key)
+{
+	DECLARE_COMPLETION_ONSTACK(done);
+	int error = queue_drain(key, 0, &done);
+
+	if (!error)
+		wait_for_completion(&done);
+	return error;
+}

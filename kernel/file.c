@@ -1,0 +1,240 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Regular files below the map: asynchronous direct I/O by the target itself;
+ * buffered, by the destination's own thread, where the file has no direct I/O.
+ */
+#include <linux/sched/mm.h>
+#include <linux/uio.h>
+
+#include "dmu.h"
+
+/* Larger requests are not worth holding up the submitter. */
+#define INLINE_BYTES	(64 * 1024)
+
+static unsigned int bio_vector_count(const struct bio *bio)
+{
+	const struct bio_vec *bvec = __bvec_iter_bvec(bio->bi_io_vec, bio->bi_iter);
+	size_t left = bio->bi_iter.bi_size + bio->bi_iter.bi_bvec_done;
+	unsigned int count = 0;
+
+	while (left) {
+		left -= min_t(size_t, left, bvec[count].bv_len);
+		count++;
+	}
+	return count;
+}
+
+static void bio_to_iter(const struct bio *bio, struct iov_iter *iter)
+{
+	iov_iter_bvec(iter, op_is_write(bio_op(bio)) ? WRITE : READ,
+		      __bvec_iter_bvec(bio->bi_io_vec, bio->bi_iter), bio_vector_count(bio), bio->bi_iter.bi_size);
+	iter->iov_offset = bio->bi_iter.bi_bvec_done;
+}
+
+static void file_complete(struct kiocb *iocb, long result);
+
+static ssize_t submit(struct dmu_io *io, int flags)
+{
+	struct bio *bio = io->bio;
+	struct file *file = io->dest->file;
+	struct kiocb *iocb = &io->iocb;
+	struct iov_iter iter;
+
+	memset(iocb, 0, sizeof(*iocb));
+	iocb->ki_filp = file;
+	iocb->ki_pos = io->position;
+	iocb->ki_complete = file_complete;
+	iocb->ki_ioprio = bio_prio(bio);
+	iocb->ki_flags = flags;
+	if (dmu_dest_direct(io->dest))
+		iocb->ki_flags |= IOCB_DIRECT;
+	bio_to_iter(bio, &iter);
+	if (!op_is_write(bio_op(bio)))
+		return file->f_op->read_iter(iocb, &iter);
+	iocb->ki_flags |= IOCB_WRITE;
+	if (bio->bi_opf & REQ_FUA)
+		iocb->ki_flags |= IOCB_DSYNC;
+	return file->f_op->write_iter(iocb, &iter);
+}
+
+static void file_work(struct work_struct *work);
+static void file_kwork(struct kthread_work *work);
+
+/* Never blocks: a worker, or the file's own thread, goes on with it. */
+void dmu_file_issue(struct dmu_io *io)
+{
+	if (io->dest->writer && op_is_write(bio_op(io->bio))) {
+		kthread_init_work(&io->kwork, file_kwork);
+		kthread_queue_work(io->dest->writer, &io->kwork);
+		return;
+	}
+	INIT_WORK(&io->work, file_work);
+	queue_work(dmu_wq, &io->work);
+}
+
+/* May be called in an interrupt. */
+static void file_complete(struct kiocb *iocb, long result)
+{
+	struct dmu_io *io = container_of(iocb, struct dmu_io, iocb);
+	struct bio *bio = io->bio;
+	bool write = op_is_write(bio_op(bio));
+
+	if (write)
+		dmu_write_end(io->dest->file);
+	if (result == -EAGAIN && iocb->ki_flags & IOCB_NOWAIT) {
+		dmu_file_issue(io);
+		return;
+	}
+	if (result == -ENOTBLK)
+		result = -EIO;
+	if (result > 0 && result < bio->bi_iter.bi_size) {
+		/* Cut short: by the file's end, or where an extent of it ended. */
+		io->position += result;
+		bio_advance(bio, result);
+		dmu_file_issue(io);
+		return;
+	}
+	if (!result && !write)
+		zero_fill_bio(bio);
+	else if (result <= 0)
+		bio->bi_status = errno_to_blk_status(result ? result : -EIO);
+	if (bio->bi_status)
+		atomic64_inc(&io->key->errors);
+	if (write)
+		dmu_io_written(io);
+	else
+		bio_endio(bio);
+}
+
+static void file_go(struct dmu_io *io)
+{
+	unsigned int flags = memalloc_noio_save();
+	ssize_t result;
+
+	if (op_is_write(bio_op(io->bio)))
+		dmu_write_begin(io->dest->file);
+	result = submit(io, 0);
+	if (result != -EIOCBQUEUED)
+		file_complete(&io->iocb, result);
+	memalloc_noio_restore(flags);
+}
+
+static void file_work(struct work_struct *work)
+{
+	file_go(container_of(work, struct dmu_io, work));
+}
+
+static void file_kwork(struct kthread_work *work)
+{
+	file_go(container_of(work, struct dmu_io, kwork));
+}
+
+/*
+ * From ->map: false where it might block. The file system's own bios go on
+ * the submitter's list behind us; were there others on it already, an
+ * allocation here could wait for one that can't start before we return.
+ */
+int dmu_file_try(struct dmu_io *io)
+{
+	struct bio *bio = io->bio;
+	bool write = op_is_write(bio_op(bio));
+	unsigned int flags;
+	ssize_t result;
+
+	if (!dmu_dest_direct(io->dest) || bio->bi_iter.bi_size > INLINE_BYTES || bio->bi_opf & REQ_FUA)
+		return false;
+	if (!(io->dest->file->f_mode & FMODE_NOWAIT))
+		return false;
+	if (current->bio_list && (!bio_list_empty(&current->bio_list[0]) || !bio_list_empty(&current->bio_list[1])))
+		return false;
+	if (write && !dmu_write_try_begin(io->dest->file))
+		return false;
+	flags = memalloc_noio_save();
+	result = submit(io, IOCB_NOWAIT);
+	if (result != -EIOCBQUEUED)
+		file_complete(&io->iocb, result);
+	memalloc_noio_restore(flags);
+	return true;
+}
+
+static ssize_t rw_iter_once(struct dmu_dest *dest, bool write, loff_t position, struct iov_iter *iter)
+{
+	struct kiocb iocb;
+	ssize_t result;
+
+	init_sync_kiocb(&iocb, dest->file);
+	iocb.ki_pos = position;
+	iocb.ki_flags = dmu_dest_direct(dest) ? IOCB_DIRECT : 0;
+	if (!write)
+		return dest->file->f_op->read_iter(&iocb, iter);
+	iocb.ki_flags |= IOCB_WRITE;
+	dmu_write_begin(dest->file);
+	result = dest->file->f_op->write_iter(&iocb, iter);
+	dmu_write_end(dest->file);
+	return result;
+}
+
+/* Whole, or an error; what lies past the end reads as zeros. */
+static int rw_iter(struct dmu_dest *dest, bool write, u64 physical, struct iov_iter *iter)
+{
+	loff_t position = physical << SECTOR_SHIFT;
+
+	while (iov_iter_count(iter)) {
+		ssize_t result = rw_iter_once(dest, write, position, iter);
+
+		if (result < 0)
+			return result == -ENOTBLK ? -EIO : result;
+		if (!result && write)
+			return -EIO;
+		if (!result) {
+			iov_iter_zero(iov_iter_count(iter), iter);
+			return 0;
+		}
+		position += result;
+	}
+	return 0;
+}
+
+/* A bio's data, synchronously; the bio stays as it is. */
+int dmu_rw_bio(struct dmu_dest *dest, u64 physical, struct bio *bio)
+{
+	struct iov_iter iter;
+	struct bio *clone;
+	int error;
+
+	if (!dest->bdev) {
+		bio_to_iter(bio, &iter);
+		return rw_iter(dest, op_is_write(bio_op(bio)), physical, &iter);
+	}
+	clone = bio_alloc_clone(dest->bdev, bio, GFP_NOIO, &dmu_sync_bios);
+	clone->bi_opf &= ~(REQ_FUA | REQ_PREFLUSH);
+	clone->bi_iter.bi_sector = physical;
+	error = submit_bio_wait(clone);
+	bio_put(clone);
+	return error;
+}
+
+int dmu_rw_pages(struct dmu_dest *dest, bool write, u64 physical, struct bio_vec *pages, unsigned int count,
+		 size_t bytes)
+{
+	struct iov_iter iter;
+	struct bio *bio;
+	unsigned int i;
+	int error;
+
+	if (!dest->bdev) {
+		iov_iter_bvec(&iter, write ? WRITE : READ, pages, count, bytes);
+		return rw_iter(dest, write, physical, &iter);
+	}
+	bio = bio_alloc_bioset(dest->bdev, count, write ? REQ_OP_WRITE : REQ_OP_READ, GFP_NOIO, &dmu_sync_bios);
+	bio->bi_iter.bi_sector = physical;
+	for (i = 0; i < count && bytes; i++) {
+		unsigned int length = min_t(size_t, bytes, pages[i].bv_len);
+
+		__bio_add_page(bio, pages[i].bv_page, length, pages[i].bv_offset);
+		bytes -= length;
+	}
+	error = submit_bio_wait(bio);
+	bio_put(bio);
+	return error;
+}

@@ -1,0 +1,332 @@
+// SPDX-License-Identifier: GPL-2.0
+/* A request's way through the map: the hit at once, all else on a worker. */
+#include "dmu.h"
+
+void dmu_phase_get(struct dmu_key *key, u8 *phase)
+{
+	u8 now;
+
+	/* A phase that is being drained takes nobody new; it may also have ended in between. */
+	rcu_read_lock();
+	for (;;) {
+		now = READ_ONCE(key->phase);
+		if (likely(percpu_ref_tryget_live(&key->inflight[now]))) {
+			if (likely(now == READ_ONCE(key->phase)))
+				break;
+			percpu_ref_put(&key->inflight[now]);
+		}
+		cpu_relax();
+	}
+	rcu_read_unlock();
+	*phase = now;
+}
+
+void dmu_phase_put(struct dmu_key *key, u8 *phase)
+{
+	if (*phase != DMU_NO_PHASE)
+		percpu_ref_put(&key->inflight[*phase]);
+	*phase = DMU_NO_PHASE;
+}
+
+static void count_hit(struct dmu_key *key, struct bio *bio)
+{
+	if (op_is_write(bio_op(bio)))
+		this_cpu_inc(key->counts->hits_write);
+	else
+		this_cpu_inc(key->counts->hits_read);
+}
+
+/* FUA asks that the mapping be durable too, which here means a commit. */
+static bool wants_commit(const struct dmu_key *key, const struct bio *bio)
+{
+	return bio->bi_opf & REQ_FUA && READ_ONCE(key->sequence) != READ_ONCE(key->committed);
+}
+
+int dmu_io_map(struct dmu_key *key, struct bio *bio, struct dmu_io *io)
+{
+	unsigned int op = bio_op(bio);
+	const struct dmu_attr *attr;
+	u64 value, run;
+
+	io->key = key;
+	io->bio = bio;
+	io->parent = NULL;
+	io->phase = DMU_NO_PHASE;
+	io->flush_after = false;
+	if (unlikely((op != REQ_OP_READ && op != REQ_OP_WRITE) || bio->bi_opf & REQ_PREFLUSH))
+		goto slow;
+
+	dmu_phase_get(key, &io->phase);
+	value = dmu_look_up(key, dmu_io_start(io), &run);
+	attr = dmu_attr(key, value);
+	if (value == DMU_VALUE_NONE || wants_commit(key, bio))
+		goto slow;
+	if (attr->kind == DMU_KIND_ZERO && op == REQ_OP_READ) {
+		if (run < bio_sectors(bio))
+			dm_accept_partial_bio(bio, run);
+		zero_fill_bio(bio);
+		count_hit(key, bio);
+		bio_endio(bio);
+		return DM_MAPIO_SUBMITTED;
+	}
+	if (!(attr->kind == DMU_KIND_LINEAR && (op == REQ_OP_READ || attr->writable)) &&
+	    !(attr->kind == DMU_KIND_COW && op == REQ_OP_READ))
+		goto slow;
+	if (run < bio_sectors(bio))
+		dm_accept_partial_bio(bio, run);
+	count_hit(key, bio);
+	if (attr->dest->bdev) {
+		bio_set_dev(bio, attr->dest->bdev);
+		bio->bi_iter.bi_sector = dmu_value_physical(value);
+		return DM_MAPIO_REMAPPED;
+	}
+	io->dest = attr->dest;
+	io->position = dmu_value_physical(value) << SECTOR_SHIFT;
+	if (!dmu_file_try(io)) {
+		if (bio->bi_opf & REQ_NOWAIT) {
+			bio_wouldblock_error(bio);
+			return DM_MAPIO_SUBMITTED;
+		}
+		dmu_file_issue(io);
+	}
+	return DM_MAPIO_SUBMITTED;
+
+slow:
+	dmu_phase_put(key, &io->phase);
+	if (bio->bi_opf & REQ_NOWAIT)
+		bio_wouldblock_error(bio);
+	else
+		dmu_io_queue(io);
+	return DM_MAPIO_SUBMITTED;
+}
+
+/* Ends a bio or a piece. The phase is given back by whoever is told last. */
+void dmu_io_end(struct dmu_io *io, blk_status_t status)
+{
+	if (status) {
+		if (status != BLK_STS_DM_REQUEUE)
+			atomic64_inc(&io->key->errors);
+		io->bio->bi_status = status;
+	}
+	bio_endio(io->bio);
+}
+
+/* A write is done, its data in place: a FUA that needs more goes the way of a flush. */
+void dmu_io_written(struct dmu_io *io)
+{
+	if (io->flush_after && !io->bio->bi_status) {
+		io->flush_after = false;
+		dmu_phase_put(io->key, &io->phase);
+		dmu_flush(io);
+		return;
+	}
+	dmu_io_end(io, io->bio->bi_status);
+}
+
+struct dmu_piece {
+	struct dmu_io io;
+	struct bio bio;
+};
+
+unsigned int dmu_piece_front_pad(void)
+{
+	return offsetof(struct dmu_piece, bio);
+}
+
+static void piece_ended(struct bio *bio)
+{
+	struct dmu_piece *piece = container_of(bio, struct dmu_piece, bio);
+	struct bio *parent = piece->io.parent;
+
+	if (bio->bi_status && !parent->bi_status)
+		parent->bi_status = bio->bi_status;
+	dmu_phase_put(piece->io.key, &piece->io.phase);
+	bio_put(bio);
+	bio_endio(parent);
+}
+
+/*
+ * Cuts the first sectors off as a request of its own; io is what remains, and
+ * ends when the piece has ended too. The phase stays with io.
+ */
+struct dmu_io *dmu_io_split(struct dmu_io *io, u64 sectors)
+{
+	struct bio *bio = bio_split(io->bio, sectors, GFP_NOIO, &dmu_bios);
+	struct dmu_piece *piece = container_of(bio, struct dmu_piece, bio);
+
+	bio->bi_end_io = piece_ended;
+	bio_inc_remaining(io->bio);
+	piece->io.key = io->key;
+	piece->io.bio = bio;
+	piece->io.parent = io->bio;
+	piece->io.phase = DMU_NO_PHASE;
+	piece->io.flush_after = io->flush_after;
+	return &piece->io;
+}
+
+static void process_work(struct work_struct *work)
+{
+	dmu_io_process(container_of(work, struct dmu_io, work));
+}
+
+void dmu_io_queue(struct dmu_io *io)
+{
+	INIT_WORK(&io->work, process_work);
+	queue_work(dmu_wq, &io->work);
+}
+
+void dmu_io_queue_list(struct list_head *ios)
+{
+	struct dmu_io *io, *next;
+
+	list_for_each_entry_safe(io, next, ios, node) {
+		list_del_init(&io->node);
+		dmu_io_queue(io);
+	}
+}
+
+/* To a destination, from a worker; the phase is held. */
+void dmu_io_issue(struct dmu_io *io, struct dmu_dest *dest, u64 physical)
+{
+	if (!dest->bdev) {
+		io->dest = dest;
+		io->position = physical << SECTOR_SHIFT;
+		dmu_file_issue(io);
+		return;
+	}
+	bio_set_dev(io->bio, dest->bdev);
+	io->bio->bi_iter.bi_sector = physical;
+	if (io->parent)
+		submit_bio_noacct(io->bio);
+	else
+		dm_submit_bio_remap(io->bio, NULL);
+}
+
+enum todo { TODO_ISSUE, TODO_ZERO, TODO_ERROR, TODO_MISS, TODO_PLACE, TODO_ASK };
+
+static enum todo classify(struct dmu_key *key, u64 value, bool write)
+{
+	if (value == DMU_VALUE_NONE)
+		return TODO_MISS;
+	switch (dmu_attr(key, value)->kind) {
+	case DMU_KIND_LINEAR:
+		return !write || dmu_attr(key, value)->writable ? TODO_ISSUE : TODO_MISS;
+	case DMU_KIND_COW:
+		return write ? TODO_PLACE : TODO_ISSUE;
+	case DMU_KIND_ZERO:
+		return write ? TODO_PLACE : TODO_ZERO;
+	case DMU_KIND_ASK:
+		return TODO_ASK;
+	default:
+		return TODO_ERROR;
+	}
+}
+
+/* What is to be done at the start of io, and how far the same holds. */
+static enum todo next_todo(struct dmu_io *io, bool write, u64 *value, u64 *sectors)
+{
+	u64 at = dmu_io_start(io), stop = dmu_io_stop(io), run;
+	enum todo todo;
+
+	*value = dmu_look_up(io->key, at, &run);
+	todo = classify(io->key, *value, write);
+	at += run;
+	/* What waits may be of several extents: one request should get one place. */
+	while ((todo == TODO_MISS || todo == TODO_PLACE) && at < stop) {
+		u64 next = dmu_look_up(io->key, at, &run);
+
+		if (classify(io->key, next, write) != todo)
+			break;
+		at += run;
+	}
+	*sectors = min(at, stop) - dmu_io_start(io);
+	return todo;
+}
+
+/* false: look again. */
+static bool wait_for_mapper(struct dmu_io *io, bool write, u64 value)
+{
+	u8 op = write ? DMU_OP_WRITE : DMU_OP_READ;
+
+	dmu_phase_put(io->key, &io->phase);
+	return dmu_miss_wait(io, op, value) != DMU_LOOK_AGAIN;
+}
+
+static void issue(struct dmu_io *io, struct dmu_dest *dest, u64 physical)
+{
+	/* A remapped bio would end without coming back here. */
+	if (io->flush_after && dest->bdev) {
+		io->bio->bi_status = errno_to_blk_status(dmu_rw_bio(dest, physical, io->bio));
+		dmu_io_written(io);
+		return;
+	}
+	dmu_io_issue(io, dest, physical);
+}
+
+static void process_rw(struct dmu_io *io)
+{
+	struct dmu_key *key = io->key;
+	bool write = op_is_write(bio_op(io->bio));
+
+	if (wants_commit(key, io->bio)) {
+		io->bio->bi_opf &= ~REQ_FUA;
+		io->flush_after = true;
+	}
+	for (;;) {
+		struct dmu_io *piece = io;
+		u64 value, sectors;
+		enum todo todo;
+
+		dmu_phase_get(key, &io->phase);
+		todo = next_todo(io, write, &value, &sectors);
+		if (sectors < bio_sectors(io->bio)) {
+			piece = dmu_io_split(io, sectors);
+			swap(piece->phase, io->phase);
+		}
+		switch (todo) {
+		case TODO_ISSUE:
+			issue(piece, dmu_attr(key, value)->dest, dmu_value_physical(value));
+			break;
+		case TODO_ZERO:
+			zero_fill_bio(piece->bio);
+			dmu_io_end(piece, 0);
+			break;
+		case TODO_ERROR:
+			dmu_io_end(piece, BLK_STS_IOERR);
+			break;
+		default:
+			if (wait_for_mapper(piece, write, value))
+				break;
+			dmu_io_queue(piece);
+		}
+		if (piece == io)
+			return;
+	}
+}
+
+void dmu_io_process(struct dmu_io *io)
+{
+	unsigned int flags = memalloc_noio_save();
+
+	switch (bio_op(io->bio)) {
+	case REQ_OP_READ:
+		process_rw(io);
+		break;
+	case REQ_OP_WRITE:
+		if (io->bio->bi_opf & REQ_PREFLUSH || !bio_sectors(io->bio))
+			dmu_flush(io);
+		else
+			process_rw(io);
+		break;
+	case REQ_OP_FLUSH:
+		dmu_flush(io);
+		break;
+	case REQ_OP_DISCARD:
+	case REQ_OP_WRITE_ZEROES:
+		dmu_trim(io);
+		break;
+	default:
+		dmu_io_end(io, BLK_STS_NOTSUPP);
+	}
+	memalloc_noio_restore(flags);
+}

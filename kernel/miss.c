@@ -1,0 +1,305 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * What waits for the mapper. A miss covers whole grains; requests that touch
+ * them join it, and are looked up again when it ends. Each miss ends exactly
+ * once: by an answer with its id, a failure, or the limits on waiting. Misses
+ * of writes never overlap each other or a fill, so that a grain can't be
+ * given two places.
+ */
+#include <linux/interval_tree_generic.h>
+#include <linux/sched/mm.h>
+
+#include "dmu.h"
+
+#define MISS_START(miss)	((miss)->start)
+#define MISS_LAST(miss)		((miss)->last)
+INTERVAL_TREE_DEFINE(struct dmu_miss, rb, u64, subtree_last, MISS_START, MISS_LAST, static __maybe_unused, miss_tree)
+
+static bool is_write(const struct dmu_miss *miss)
+{
+	return miss->op != DMU_OP_READ;
+}
+
+static struct rb_root_cached *tree_of(struct dmu_miss *miss)
+{
+	return is_write(miss) ? &miss->key->writes : &miss->key->reads;
+}
+
+static void add_io(struct dmu_miss *miss, struct dmu_io *io)
+{
+	list_add_tail(&io->node, &miss->ios);
+	miss->key->pending++;
+}
+
+static void take_io(struct dmu_miss *miss, struct dmu_io *io, struct list_head *to)
+{
+	list_move_tail(&io->node, to);
+	miss->key->pending--;
+}
+
+static void take_all(struct dmu_miss *miss, struct list_head *to)
+{
+	struct dmu_io *io, *next;
+
+	list_for_each_entry_safe(io, next, &miss->ios, node)
+		take_io(miss, io, to);
+}
+
+/* Whom a request may join, if anybody. */
+static struct dmu_miss *find_company(struct dmu_key *key, bool write, u64 start, u64 last)
+{
+	struct dmu_miss *miss;
+
+	if (write)
+		return miss_tree_iter_first(&key->writes, start, last);
+	miss = miss_tree_iter_first(&key->reads, start, last);
+	if (miss)
+		return miss;
+	/* The answer to a write on unknown ground maps it for readers first. A fill tells them nothing. */
+	for (miss = miss_tree_iter_first(&key->writes, start, last); miss;
+	     miss = miss_tree_iter_next(miss, start, last))
+		if (miss->state == DMU_MISS_WAITING)
+			return miss;
+	return NULL;
+}
+
+static void open_miss(struct dmu_miss *miss, struct dmu_io *io, u8 op, bool ask)
+{
+	struct dmu_key *key = io->key;
+	u64 grain = ask ? 1 : key->grain;
+
+	memset(miss, 0, sizeof(*miss));
+	miss->key = key;
+	miss->op = op;
+	miss->ask = ask;
+	miss->phase = DMU_NO_PHASE;
+	miss->start = round_down(dmu_io_start(io), grain);
+	miss->last = min(round_up(dmu_io_stop(io), grain), max(key->sectors, dmu_io_stop(io))) - 1;
+	miss->id = ++key->next_id;
+	miss->sequential = dmu_io_start(io) == key->last_miss_end;
+	key->last_miss_end = dmu_io_stop(io);
+	INIT_LIST_HEAD(&miss->ios);
+	INIT_LIST_HEAD(&miss->waiting);
+	INIT_LIST_HEAD(&miss->event.list);
+	if (!ask)
+		miss_tree_insert(miss, tree_of(miss));
+	hash_add(key->misses, &miss->hash, miss->id);
+	atomic64_inc(&key->miss_count);
+	add_io(miss, io);
+	dmu_event_queue(key, &miss->event, DMU_EV_MISS);
+}
+
+/* "seen" is the value on which the caller decided to wait. */
+enum dmu_waiting dmu_miss_wait(struct dmu_io *io, u8 op, u64 seen)
+{
+	struct dmu_key *key = io->key;
+	struct dmu_miss *fresh = mempool_alloc(&dmu_miss_pool, GFP_NOIO), *miss = NULL;
+	enum dmu_waiting waiting = DMU_WAITS;
+	blk_status_t status = 0;
+	bool ask;
+	u64 run;
+
+	spin_lock_irq(&key->lock);
+	ask = dmu_attr(key, seen)->kind == DMU_KIND_ASK || op == DMU_OP_DISCARD || op == DMU_OP_ZERO;
+	if (key->failing || key->expired)
+		status = BLK_STS_IOERR;
+	else if (key->requeue)
+		status = BLK_STS_DM_REQUEUE;
+	if (status) {
+		waiting = DMU_ENDED;
+	} else if (dmu_look_up(key, dmu_io_start(io), &run) != seen) {
+		waiting = DMU_LOOK_AGAIN;
+	} else {
+		if (!ask)
+			miss = find_company(key, op != DMU_OP_READ, dmu_io_start(io), dmu_io_stop(io) - 1);
+		if (miss) {
+			add_io(miss, io);
+		} else {
+			open_miss(fresh, io, op, ask);
+			fresh = NULL;
+		}
+	}
+	spin_unlock_irq(&key->lock);
+	if (fresh)
+		mempool_free(fresh, &dmu_miss_pool);
+	if (status)
+		dmu_io_end(io, status);
+	return waiting;
+}
+
+struct dmu_miss *dmu_miss_find(struct dmu_key *key, u64 id)
+{
+	struct dmu_miss *miss;
+
+	lockdep_assert_held(&key->lock);
+	hash_for_each_possible(key->misses, miss, hash, id)
+		if (miss->id == id)
+			return miss;
+	return NULL;
+}
+
+static void unlink_miss(struct dmu_miss *miss)
+{
+	hash_del(&miss->hash);
+	dmu_event_drop(&miss->event);
+	if (!miss->ask)
+		miss_tree_remove(miss, tree_of(miss));
+}
+
+/* Ends a miss: the caller frees it, and does with the requests what is right. NULL: there is none. */
+struct dmu_miss *dmu_miss_take(struct dmu_key *key, u64 id, struct list_head *ios)
+{
+	struct dmu_miss *miss = dmu_miss_find(key, id);
+
+	if (!miss)
+		return NULL;
+	unlink_miss(miss);
+	take_all(miss, ios);
+	return miss;
+}
+
+/* A range has become known: readers of it need not wait for more. */
+void dmu_miss_mapped(struct dmu_key *key, u64 start, u64 stop)
+{
+	struct dmu_miss *miss, *next;
+	struct dmu_io *io, *after;
+	LIST_HEAD(ready);
+
+	spin_lock_irq(&key->lock);
+	for (miss = miss_tree_iter_first(&key->reads, start, stop - 1); miss; miss = next) {
+		next = miss_tree_iter_next(miss, start, stop - 1);
+		if (miss->start < start || miss->last >= stop)
+			continue;
+		unlink_miss(miss);
+		take_all(miss, &ready);
+		mempool_free(miss, &dmu_miss_pool);
+	}
+	for (miss = miss_tree_iter_first(&key->writes, start, stop - 1); miss;
+	     miss = miss_tree_iter_next(miss, start, stop - 1)) {
+		if (miss->state != DMU_MISS_WAITING)
+			continue;
+		list_for_each_entry_safe(io, after, &miss->ios, node)
+			if (!op_is_write(bio_op(io->bio)))
+				take_io(miss, io, &ready);
+	}
+	spin_unlock_irq(&key->lock);
+	dmu_io_queue_list(&ready);
+}
+
+/*
+ * The miss becomes a fill of [start, stop); what does not touch that goes to
+ * rest. The first writer inside becomes the primary.
+ */
+void dmu_miss_place(struct dmu_miss *miss, u64 stop, struct list_head *rest)
+{
+	struct dmu_io *io, *next;
+
+	lockdep_assert_held(&miss->key->lock);
+	unlink_miss(miss);
+	miss->last = stop - 1;
+	miss_tree_insert(miss, tree_of(miss));
+	miss->primary = NULL;
+	list_for_each_entry_safe(io, next, &miss->ios, node) {
+		if (!op_is_write(bio_op(io->bio)) || dmu_io_start(io) >= stop) {
+			take_io(miss, io, rest);
+		} else if (!miss->primary && dmu_io_start(io) >= miss->start && bio_op(io->bio) == REQ_OP_WRITE) {
+			miss->primary = io;
+			list_del_init(&io->node);
+			miss->key->pending--;
+		}
+	}
+}
+
+/* A fill has ended, published or not. */
+void dmu_miss_finish(struct dmu_miss *miss)
+{
+	LIST_HEAD(ready);
+
+	spin_lock_irq(&miss->key->lock);
+	miss_tree_remove(miss, tree_of(miss));
+	take_all(miss, &ready);
+	spin_unlock_irq(&miss->key->lock);
+	dmu_io_queue_list(&ready);
+}
+
+void dmu_miss_describe(struct dmu_miss *miss, struct dmu_event *wire)
+{
+	wire->id = miss->id;
+	wire->start = miss->start;
+	wire->length = miss->last + 1 - miss->start;
+	wire->op = miss->op;
+	wire->flags = (miss->sequential ? DMU_MISS_SEQUENTIAL : 0) | (miss->told ? DMU_MISS_AGAIN : 0);
+	miss->told = true;
+}
+
+/* For a successor: places in use by fills that have not been logged yet. */
+int dmu_miss_replay_places(struct dmu_key *key)
+{
+	struct dmu_miss *miss;
+
+	lockdep_assert_held(&key->lock);
+	for (miss = miss_tree_iter_first(&key->writes, 0, ~0ull); miss; miss = miss_tree_iter_next(miss, 0, ~0ull)) {
+		struct dmu_event wire = { .type = DMU_EV_PLACED };
+
+		if (miss->state == DMU_MISS_WAITING)
+			continue;
+		wire.start = miss->start;
+		wire.length = miss->last + 1 - miss->start;
+		wire.destination = miss->dest->number;
+		wire.physical = miss->physical;
+		wire.kind = DMU_KIND_LINEAR;
+		if (dmu_event_note(key, &wire, GFP_ATOMIC))
+			return -ENOMEM;
+	}
+	return 0;
+}
+
+void dmu_miss_replay(struct dmu_key *key)
+{
+	struct dmu_miss *miss;
+	int bucket;
+
+	lockdep_assert_held(&key->lock);
+	hash_for_each(key->misses, bucket, miss, hash)
+		dmu_event_queue(key, &miss->event, DMU_EV_MISS);
+}
+
+bool dmu_miss_uses(struct dmu_key *key, struct dmu_dest *dest)
+{
+	struct dmu_miss *miss;
+
+	lockdep_assert_held(&key->lock);
+	for (miss = miss_tree_iter_first(&key->writes, 0, ~0ull); miss; miss = miss_tree_iter_next(miss, 0, ~0ull))
+		if (miss->state != DMU_MISS_WAITING && miss->dest == dest)
+			return true;
+	return false;
+}
+
+/* Nothing may wait any longer. A fill under way ends by itself. */
+void dmu_miss_end_all(struct dmu_key *key, blk_status_t status)
+{
+	struct dmu_io *io, *after;
+	struct hlist_node *tmp;
+	struct dmu_miss *miss;
+	LIST_HEAD(ended);
+	int bucket;
+
+	spin_lock_irq(&key->lock);
+	hash_for_each_safe(key->misses, bucket, tmp, miss, hash) {
+		unlink_miss(miss);
+		take_all(miss, &ended);
+		mempool_free(miss, &dmu_miss_pool);
+	}
+	for (miss = miss_tree_iter_first(&key->writes, 0, ~0ull); miss; miss = miss_tree_iter_next(miss, 0, ~0ull)) {
+		take_all(miss, &ended);
+		if (miss->state == DMU_MISS_LOG && miss->primary) {
+			list_add_tail(&miss->primary->node, &ended);
+			miss->primary = NULL;
+		}
+	}
+	spin_unlock_irq(&key->lock);
+	list_for_each_entry_safe(io, after, &ended, node) {
+		list_del_init(&io->node);
+		dmu_io_end(io, status);
+	}
+}

@@ -1,0 +1,258 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0-or-later
+# The kernel target against fio's verification, in a VM: with a small mapper over
+# block devices, ext4, XFS and tmpfs, killed, suspended, invalidated, resized.
+set -uo pipefail
+# shellcheck source=tests/vm/lib.sh
+. "$(dirname "$0")/../vm/lib.sh"
+
+module=${DMU_MODULE:-dm-userspace}
+mapper=${DMU_TEST_MAPPER:?names the test mapper}
+work=/tmp/dmu-test
+sectors=$((128 * 2048))
+mapper_pid=
+options=()
+table_options=
+
+load_module() {
+    modprobe -a dm-mod loop
+    if [ -f "$module" ]; then insmod "$module"; else modprobe "$module"; fi
+}
+
+start_mapper() {
+    "$mapper" --key t --sectors $sectors --store "$store" --table $work/table "${options[@]}" "$@" \
+        > $work/mapper.out 2>> $work/mapper.err &
+    mapper_pid=$!
+    wait_for 10 grep -q serving $work/mapper.out
+}
+
+kill_mapper() {
+    [ -z "$mapper_pid" ] || { kill -9 $mapper_pid; wait $mapper_pid; } 2> /dev/null || true
+    mapper_pid=
+}
+
+make_device() {
+    rm -f $work/table
+    : > $work/mapper.err
+    start_mapper "$@"
+    dmsetup create t --table "0 $sectors userspace t ${table_options:-2 grain 128}"
+    udevadm settle 2> /dev/null || true
+}
+
+end_device() {
+    dmsetup remove --retry t
+    kill_mapper
+    if [ -s $work/mapper.err ]; then cat $work/mapper.err; fi
+}
+
+verify() {
+    fio --name=v --filename=/dev/mapper/t --direct=1 --ioengine=libaio --iodepth=16 --rw=randrw --bsrange=512-128k \
+        --blockalign=512 --size=$((sectors * 512)) --io_size=24m --verify=crc32c --verify_backlog=64 --do_verify=1 \
+        --verify_fatal=1 --fsync=100 --randseed=$RANDOM --output=$work/fio.out "$@" || {
+        tail -30 $work/fio.out
+        return 1
+    }
+}
+
+# Every sector of the device against a plain copy that was written alike.
+compare_with_model() {
+    local i offset count
+    cp $work/base $work/model
+    for ((i = 0; i < 60; i++)); do
+        count=$((1 + RANDOM % 40))
+        offset=$(((RANDOM * 32768 + RANDOM) % (sectors - count)))
+        dd if=/dev/urandom of=$work/piece bs=512 count=$count status=none
+        dd if=$work/piece of=/dev/mapper/t bs=512 seek=$offset oflag=direct conv=notrunc status=none
+        dd if=$work/piece of=$work/model bs=512 seek=$offset conv=notrunc status=none
+    done
+    sync
+    echo 3 > /proc/sys/vm/drop_caches
+    cmp /dev/mapper/t $work/model
+}
+
+each_store() {
+    local kind=$1
+    options=()
+    case $kind in
+    block)
+        modprobe brd rd_nr=1 rd_size=$((300 * 1024)) 2> /dev/null || true
+        store=/dev/ram0
+        ;;
+    ext4 | xfs)
+        truncate -s 1G $work/disk
+        local loop
+        loop=$(losetup -f --show $work/disk)
+        "mkfs.$kind" -q "$loop"
+        mkdir -p /mnt/store
+        mount "$loop" /mnt/store
+        store=/mnt/store/store
+        : > "$store"
+        options=(--reads-zero)
+        ;;
+    tmpfs)
+        mkdir -p /mnt/store
+        mount -t tmpfs none /mnt/store
+        store=/mnt/store/store
+        : > "$store"
+        ;;
+    esac
+    options+=(--base "$work/base")
+}
+
+empty_store() {
+    [ -b "$store" ] || : > "$store"
+}
+
+end_store() {
+    local loop
+    if mountpoint -q /mnt/store; then
+        loop=$(findmnt -n -o SOURCE /mnt/store)
+        umount /mnt/store
+        [ "$loop" = none ] || losetup -d "$loop"
+    fi
+    rm -f $work/disk
+}
+
+test_store() {
+    local kind=$1
+    each_store "$kind"
+    make_device
+    check "$kind: reads the base" cmp /dev/mapper/t $work/base
+    check "$kind: writes and copies as a plain file does" compare_with_model
+    check "$kind: fio verifies" verify
+    end_device
+
+    empty_store
+    make_device --commit-ms 50 --invalidate-ms 20
+    check "$kind: fio verifies under invalidations" verify
+    end_device
+
+    empty_store
+    make_device --short-places
+    verify > $work/verify.out 2>&1 &
+    local job=$! kills=0
+    while kill -0 $job 2> /dev/null; do
+        sleep 0.$((RANDOM % 8 + 1))
+        kill_mapper
+        start_mapper
+        kills=$((kills + 1))
+    done
+    wait $job
+    check "$kind: fio verifies over $kills mapper kills" test $? = 0
+    end_device
+    end_store
+}
+
+test_suspend() {
+    each_store ext4
+    make_device --commit-ms 50
+    verify > $work/verify.out 2>&1 &
+    local job=$! i=0 size=$sectors
+    while kill -0 $job 2> /dev/null; do
+        size=$((size + 8))
+        dmsetup suspend --noflush t
+        if ((i % 2)); then dmsetup reload t --table "0 $size userspace t 2 grain 128"; fi
+        dmsetup resume t
+        dmsetup suspend t
+        dmsetup resume t
+        sleep 0.1
+        i=$((i + 1))
+    done
+    wait $job
+    check "suspend: fio verifies over $i suspends and reloads" test $? = 0
+    dmsetup suspend --noflush t
+    dmsetup reload t --table "0 $((sectors * 2)) userspace t 2 grain 128"
+    dmsetup resume t
+    check "reload: the new size is there" test "$(blockdev --getsz /dev/mapper/t)" = $((sectors * 2))
+    end_device
+    end_store
+}
+
+test_death() {
+    each_store ext4
+    make_device --wait 3
+    kill_mapper
+    check "death: a read fails after the limit" expect_error dd if=/dev/mapper/t of=/dev/null bs=4k count=1 iflag=direct
+    start_mapper --wait 3
+    check "death: a successor ends that" dd if=/dev/mapper/t of=/dev/null bs=4k count=1 iflag=direct status=none
+    kill_mapper
+    start_mapper --forget
+    dd if=/dev/mapper/t of=/dev/null bs=4k skip=16384 count=1 iflag=direct 2> /dev/null &
+    local job=$!
+    sleep 0.5
+    check "death: a request waits for a mapper that does not answer" kill -0 $job
+    kill_mapper
+    check "death: a noflush suspend does not wait" timeout 5 dmsetup suspend --noflush t
+    dmsetup resume t
+    dmsetup message t 0 fail
+    wait $job
+    check "death: by order everything ends in errors" test $? != 0
+    check "death: a flushing suspend goes through" timeout 20 dmsetup suspend t
+    dmsetup resume t
+    check "death: and so does removal" timeout 20 dmsetup remove t
+    end_store
+}
+
+expect_error() {
+    ! "$@" 2> /dev/null
+}
+
+test_discard() {
+    each_store ext4
+    table_options="5 grain 128 discard 128 write_zeroes"
+    make_device --policy-zero
+    dd if=/dev/urandom of=$work/data bs=1M count=8 status=none
+    dd if=$work/data of=/dev/mapper/t bs=1M oflag=direct status=none
+    cp $work/base $work/model
+    dd if=$work/data of=$work/model bs=1M conv=notrunc status=none
+    blkdiscard -o $((64 * 1024)) -l $((256 * 1024)) /dev/mapper/t
+    dd if=/dev/zero of=$work/model bs=64k seek=1 count=4 conv=notrunc status=none
+    blkdiscard -z -o $((1024 * 1024 + 512)) -l $((512 * 1024)) /dev/mapper/t
+    dd if=/dev/zero of=$work/model bs=512 seek=2049 count=1024 conv=notrunc status=none
+    echo 3 > /proc/sys/vm/drop_caches
+    check "discard: zeros where whole grains went, and where written" cmp /dev/mapper/t $work/model
+    kill_mapper
+    dmsetup message t 0 wait 5
+    start_mapper --policy-zero
+    echo 3 > /proc/sys/vm/drop_caches
+    check "discard: a successor knows of it" cmp /dev/mapper/t $work/model
+    table_options=
+    end_device
+    end_store
+}
+
+test_unload() {
+    local before after i
+    for ((i = 0; i < 12; i++)); do
+        each_store ext4
+        make_device
+        verify --io_size=2m > /dev/null
+        end_device
+        end_store
+        rmmod dm_userspace
+        sync
+        echo 3 > /proc/sys/vm/drop_caches
+        sleep 0.2
+        # The first rounds fill what the kernel keeps anyway.
+        [ $i -ne 3 ] || before=$(awk '/^(SUnreclaim|Percpu|MemFree)/ {print $1 $2}' /proc/meminfo | tr '\n' ' ')
+        load_module
+    done
+    after=$(awk '/^(SUnreclaim|Percpu|MemFree)/ {print $1 $2}' /proc/meminfo | tr '\n' ' ')
+    echo "# before $before after $after"
+    local b a
+    b=$(tr ' ' '\n' <<< "$before" | sed -n 's/^SUnreclaim://p')
+    a=$(tr ' ' '\n' <<< "$after" | sed -n 's/^SUnreclaim://p')
+    check "unload: slab memory does not grow ($b -> $a kB)" test $((a - b)) -lt 2048
+}
+
+mkdir -p $work
+load_module
+dd if=/dev/urandom of=$work/base bs=1M count=128 status=none
+[ $# -gt 0 ] || set -- store:block store:ext4 store:xfs store:tmpfs suspend death discard unload
+for name in "$@"; do
+    case $name in
+    store:*) test_store "${name#store:}" ;;
+    *) "test_$name" ;;
+    esac
+done
+finish

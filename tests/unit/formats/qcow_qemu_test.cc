@@ -1,0 +1,201 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// qemu as the independent reader and writer of the same images.
+#include "tests/unit/formats/support.h"
+
+namespace dmu {
+namespace {
+
+class QcowQemu : public ::testing::Test {
+protected:
+    void SetUp() override {
+        if (!has_qemu()) GTEST_SKIP() << "no qemu-img and qemu-io";
+    }
+    void qemu(const std::string& command) {
+        const auto ran = run_command("cd '" + directory_.path() + "' && " + command);
+        ASSERT_EQ(ran.status, 0) << command << ": " << ran.output;
+    }
+    std::unique_ptr<Chain> open(const std::string& spec, bool writable) {
+        auto parsed = parse_spec(spec);
+        EXPECT_OK(parsed);
+        parsed->path = directory_ / parsed->path;
+        auto chain = Chain::open(*parsed, writable, PathPolicy{});
+        EXPECT_OK(chain);
+        return chain ? std::move(*chain) : nullptr;
+    }
+    void create(const std::string& name, std::uint64_t size, std::uint32_t cluster, const std::string& backing = "") {
+        write_file(directory_ / name, {});
+        auto file = open_file(directory_ / name, {true, true});
+        ASSERT_OK(file);
+        CreateOptions options{size, cluster, {}};
+        if (!backing.empty()) options.backing = BackingReference{backing, ""};
+        ASSERT_OK(find_format("qcow")->create(**file, options));
+    }
+    // Random writes through the stand-in, into the model too.
+    void write_through_us(const std::string& spec, Bytes& model, std::mt19937_64& random, int count) {
+        auto chain = open(spec, true);
+        ASSERT_NE(chain, nullptr);
+        StandIn target(*chain);
+        ASSERT_EQ(target.size(), model.size());
+        for (int i = 0; i < count; i++) {
+            const auto offset = random() % model.size();
+            const auto bytes = pattern(std::min<std::uint64_t>(1 + random() % 60000, model.size() - offset), random());
+            ASSERT_OK(target.write({offset}, bytes));
+            std::copy(bytes.begin(), bytes.end(), model.begin() + static_cast<std::ptrdiff_t>(offset));
+            if (i % 7 == 3) ASSERT_OK(target.flush());
+        }
+        ASSERT_OK(chain->top().close());
+    }
+    // Whole sectors, so that qemu's zero-filling of partial sectors plays no part.
+    void write_through_qemu(const std::string& name, Bytes& model, std::mt19937_64& random, int count, std::uint64_t unit) {
+        std::string commands;
+        for (int i = 0; i < count; i++) {
+            const auto units = model.size() / unit;
+            const auto first = random() % units, length = 1 + random() % std::min<std::uint64_t>(units - first, 20);
+            const auto byte = 1 + random() % 255;
+            commands += " -c 'write -P " + std::to_string(byte) + " " + std::to_string(first * unit) + " " + std::to_string(length * unit) + "'";
+            std::fill_n(model.begin() + static_cast<std::ptrdiff_t>(first * unit), length * unit, static_cast<std::byte>(byte));
+        }
+        qemu("qemu-io -f qcow" + commands + " '" + name + "' >/dev/null");
+    }
+    void qemu_reads(const std::string& name, const Bytes& model) {
+        qemu("qemu-img convert -f qcow -O raw '" + name + "' out.raw");
+        EXPECT_TRUE(read_file(directory_ / "out.raw") == model) << name;
+    }
+    void we_read(const std::string& spec, const Bytes& model) {
+        auto chain = open(spec, false);
+        ASSERT_NE(chain, nullptr);
+        Bytes seen(model.size());
+        ASSERT_OK(chain->read({0}, seen));
+        EXPECT_TRUE(seen == model) << spec;
+    }
+    CheckReport check(const std::string& name) {
+        auto file = open_file(directory_ / name, {false, true});
+        EXPECT_OK(file);
+        auto report = find_format("qcow")->check(**file);
+        EXPECT_TRUE(is_sound(report));
+        return *report;
+    }
+    std::uint64_t seed_ = test_seed();
+    std::mt19937_64 random_{seed_};
+    ::testing::ScopedTrace trace_{__FILE__, __LINE__, "DMU_TEST_SEED=" + std::to_string(seed_)};
+    TempDir directory_{"/var/tmp"};
+};
+
+TEST_F(QcowQemu, ItsImagesWrittenByUs) {
+    for (const std::uint64_t size : {1ull << 20, 512ull, 100ull * 512, 3000001ull, (5ull << 20) + 512}) {
+        qemu("rm -f a.qcow && qemu-img create -q -f qcow a.qcow " + std::to_string(size));
+        Bytes model(align_up(size, 512));
+        write_through_us("qcow:a.qcow", model, random_, 20);
+        qemu_reads("a.qcow", model);
+        EXPECT_EQ(check("a.qcow").leaks, 0u);
+    }
+}
+
+TEST_F(QcowQemu, OurImagesOfEveryClusterSizeWrittenByBoth) {
+    for (std::uint32_t cluster = 512; cluster <= 65536; cluster *= 2) {
+        SCOPED_TRACE(cluster);
+        const std::string name = "b" + std::to_string(cluster) + ".qcow";
+        create(name, 2000000, cluster);
+        Bytes model(align_up(2000000, 512));
+        write_through_us("qcow:" + name, model, random_, 10);
+        write_through_qemu(name, model, random_, 10, 512);
+        check(name);
+        we_read("qcow:" + name, model);
+        write_through_us("qcow:" + name, model, random_, 10);
+        qemu_reads(name, model);
+        check(name);
+    }
+}
+
+TEST_F(QcowQemu, EveryTableSize) {
+    for (unsigned l2_bits = 6; l2_bits <= 13; l2_bits++) {
+        SCOPED_TRACE(l2_bits);
+        create("t.qcow", 3 << 20, 512);
+        // An empty image: its tables can have any size, if the L1 table has room.
+        auto raw = read_file(directory_ / "t.qcow");
+        raw.resize(4096);
+        store_be<std::uint8_t>(raw, 33, static_cast<std::uint8_t>(l2_bits));
+        write_file(directory_ / "t.qcow", raw);
+        Bytes model(3 << 20);
+        write_through_us("qcow:t.qcow", model, random_, 12);
+        write_through_qemu("t.qcow", model, random_, 5, 512);
+        write_through_us("qcow:t.qcow", model, random_, 5);
+        qemu_reads("t.qcow", model);
+        we_read("qcow:t.qcow", model);
+        check("t.qcow");
+    }
+}
+
+TEST_F(QcowQemu, ChainsOfItsMaking) {
+    Bytes model(700 * 512);
+    qemu("qemu-img create -q -f qcow base.qcow " + std::to_string(model.size()));
+    write_through_us("qcow:base.qcow", model, random_, 10);
+    qemu("qemu-img create -q -f qcow -b base.qcow -F qcow mid.qcow 2>/dev/null");
+    write_through_us("qcow:mid.qcow", model, random_, 10);
+    write_through_qemu("mid.qcow", model, random_, 10, 512);
+    model.resize(900 * 512);
+    qemu("qemu-img create -q -f qcow -b mid.qcow -F qcow top.qcow " + std::to_string(model.size()) + " 2>/dev/null");
+    write_through_us("qcow:top.qcow", model, random_, 10);
+    write_through_qemu("top.qcow", model, random_, 10, 512);
+    qemu_reads("top.qcow", model);
+    we_read("qcow:top.qcow", model);
+    for (const char* name : {"base.qcow", "mid.qcow", "top.qcow"}) check(name);
+}
+
+TEST_F(QcowQemu, RawBackingFile) {
+    auto model = pattern(300000 / 512 * 512, 3);
+    write_file(directory_ / "base.raw", model);
+    qemu("qemu-img create -q -f qcow -b base.raw -F raw top.qcow 2>/dev/null");
+    write_through_us("qcow;backing-format=raw:top.qcow", model, random_, 15);
+    qemu_reads("top.qcow", model);
+    we_read("qcow;backing-format=raw:top.qcow", model);
+}
+
+TEST_F(QcowQemu, WhereItLosesTheBackingFilesBytes) {
+    // Clusters of more than 512 bytes: what we wrote reads right in both.
+    auto model = pattern(1 << 20, 4);
+    write_file(directory_ / "base.raw", model);
+    create("top.qcow", 1 << 20, 65536, "base.raw");
+    write_through_us("qcow;backing-format=raw:top.qcow", model, random_, 5);
+    qemu_reads("top.qcow", model);
+}
+
+TEST_F(QcowQemu, CompressedAndEncryptedAreRefusedInWords) {
+    write_file(directory_ / "in.raw", Bytes(1 << 20, std::byte{0x41}));
+    // qemu-img 7.2 says 1 though the image is right.
+    run_command("cd '" + directory_.path() + "' && qemu-img convert -c -f raw -O qcow in.raw c.qcow");
+    auto chain = open("qcow:c.qcow", true);
+    ASSERT_NE(chain, nullptr);
+    Bytes buffer(512);
+    EXPECT_TRUE(fails_with(chain->read({0}, buffer), Code::unsupported, "is compressed"));
+    check("c.qcow");
+    const auto made = run_command("cd '" + directory_.path() +
+                                  "' && qemu-img create -q -f qcow --object secret,id=s,data=abc -o "
+                                  "encrypt.format=aes,encrypt.key-secret=s e.qcow 1M");
+    if (made.status != 0) GTEST_SKIP() << "qemu-img makes no encrypted images: " << made.output;
+    EXPECT_TRUE(fails_with(Chain::open(*parse_spec("qcow:" + directory_ / "e.qcow"), false, PathPolicy{}), Code::unsupported,
+                           "encrypted (AES)"));
+}
+
+TEST_F(QcowQemu, ImageOfAnotherMaker) {
+    const char* set = std::getenv("DMU_SAMPLES");
+    const auto source = std::filesystem::path(__FILE__).parent_path().parent_path().parent_path().parent_path();
+    const auto samples = set != nullptr ? std::filesystem::path(set) : source.parent_path() / "shared" / "samples";
+    const auto sample = samples / "sleuthkit-image.qcow";
+    if (!std::filesystem::exists(sample)) GTEST_SKIP() << "no " << sample << "; DMU_SAMPLES names the directory";
+    std::filesystem::copy_file(sample, directory_ / "s.qcow");
+    auto chain = open("qcow:s.qcow", false);
+    ASSERT_NE(chain, nullptr);
+    Bytes content(chain->top().info().virtual_size);
+    EXPECT_EQ(content.size(), 102400u);
+    ASSERT_OK(chain->read({0}, content));
+    write_file(directory_ / "s.raw", content);
+    const auto sum = run_command("sha256sum '" + (directory_ / "s.raw") + "'").output.substr(0, 64);
+    EXPECT_EQ(sum, "854c3db1c4a07a241e2ed9fbd8892adf2adc662c7862a75deed26f3483f414c9");
+    check("s.qcow");
+    write_through_us("qcow:s.qcow", content, random_, 10);
+    qemu_reads("s.qcow", content);
+}
+
+}  // namespace
+}  // namespace dmu

@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// Random operations against an array of bytes, for every cluster size, over one to
+// three layers, with mappers that die and images that are opened again.
+#include "tests/unit/formats/support.h"
+
+namespace dmu {
+namespace {
+
+struct Case {
+    std::uint32_t cluster;
+    unsigned layers;
+    bool zeroing;  // fresh space reads as zeros
+};
+
+class QcowRandom : public ::testing::TestWithParam<Case> {
+protected:
+    // Layers of other cluster sizes and lengths, each with some content of its own.
+    void make_layers(std::mt19937_64& random) {
+        for (unsigned layer = 0; layer < GetParam().layers; layer++) {
+            const bool is_top = layer + 1 == GetParam().layers;
+            const auto cluster = is_top ? GetParam().cluster : 512u << random() % 8;
+            const auto sectors = is_top ? 6000 + random() % 100 : 3000 + random() % 6000;
+            const auto path = "/m/" + std::to_string(layer) + ".qcow";
+            ASSERT_OK(disks_.create(path, sectors * 512, cluster, layer == 0 ? "" : std::to_string(layer - 1) + ".qcow"));
+            disks_.stores[path]->zeroing = GetParam().zeroing;
+            spec_ = "qcow:" + path;
+            model_.resize(sectors * 512);
+            if (is_top) return;
+            open();
+            for (int i = 0; i < 20; i++) write_something(random);
+            ASSERT_OK(chain_->top().close());
+        }
+    }
+    void open() {
+        target_.reset();
+        auto chain = disks_.chain(spec_, true);
+        ASSERT_OK(chain);
+        chain_ = std::move(*chain);
+        target_ = std::make_unique<StandIn>(*chain_);
+        ASSERT_EQ(target_->size(), model_.size());
+    }
+    void write_something(std::mt19937_64& random) {
+        const bool large = random() % 8 == 0;
+        auto offset = random() % model_.size();
+        auto length = std::min<std::uint64_t>(1 + random() % (large ? 300000 : 9000), model_.size() - offset);
+        if (random() % 2) {
+            offset = align_down(offset, 512);
+            length = std::min(align_up(length, 512), model_.size() - offset);
+        }
+        const auto bytes = pattern(length, random());
+        ASSERT_OK(target_->write({offset}, bytes));
+        std::copy(bytes.begin(), bytes.end(), model_.begin() + static_cast<std::ptrdiff_t>(offset));
+    }
+    void read_something(std::mt19937_64& random) {
+        const auto offset = random() % model_.size();
+        Bytes seen(std::min<std::uint64_t>(1 + random() % 50000, model_.size() - offset));
+        ASSERT_OK(target_->read({offset}, seen));
+        ASSERT_TRUE(std::equal(seen.begin(), seen.end(), model_.begin() + static_cast<std::ptrdiff_t>(offset))) << offset;
+    }
+    void succeed() {
+        const auto log = target_->log();
+        open();
+        ASSERT_OK(target_->adopt(log));
+    }
+
+    MemoryDisks disks_;
+    std::string spec_;
+    Bytes model_;
+    std::unique_ptr<Chain> chain_;
+    std::unique_ptr<StandIn> target_;
+};
+
+std::vector<Case> cases() {
+    std::vector<Case> all;
+    for (std::uint32_t cluster = 512; cluster <= 65536; cluster *= 2)
+        for (unsigned layers = 1; layers <= 3; layers++) all.push_back({cluster, layers, layers != 2});
+    return all;
+}
+INSTANTIATE_TEST_SUITE_P(Shape, QcowRandom, ::testing::ValuesIn(cases()), [](const auto& info) {
+    return "Cluster" + std::to_string(info.param.cluster) + "Layers" + std::to_string(info.param.layers);
+});
+
+TEST_P(QcowRandom, AgreesWithTheModel) {
+    const auto seed = test_seed();
+    SCOPED_TRACE("DMU_TEST_SEED=" + std::to_string(seed));
+    std::mt19937_64 random(seed);
+    ASSERT_NO_FATAL_FAILURE(make_layers(random));
+    ASSERT_NO_FATAL_FAILURE(open());
+    for (int i = 0; i < 150; i++) {
+        const auto kind = random() % 20;
+        if (kind < 9) ASSERT_NO_FATAL_FAILURE(write_something(random));
+        else if (kind < 16) ASSERT_NO_FATAL_FAILURE(read_something(random));
+        else if (kind == 16) ASSERT_OK(target_->flush());
+        else if (kind == 17) ASSERT_OK(chain_->top().commit(DataState::written));
+        else if (kind == 18) ASSERT_NO_FATAL_FAILURE(succeed());
+        else if (random() % 2) {
+            ASSERT_OK(chain_->top().close());
+            ASSERT_NO_FATAL_FAILURE(open());
+        }
+    }
+    Bytes seen(model_.size());
+    ASSERT_OK(target_->read({0}, seen));
+    EXPECT_TRUE(seen == model_);
+    ASSERT_OK(chain_->top().close());
+    for (const auto& [path, store] : disks_.stores) EXPECT_TRUE(is_sound(disks_.check(path))) << path;
+    auto reader = disks_.chain(spec_, false);
+    ASSERT_OK(reader);
+    ASSERT_OK((*reader)->read({0}, seen));
+    EXPECT_TRUE(seen == model_);
+}
+
+}  // namespace
+}  // namespace dmu

@@ -1,0 +1,164 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// What the tests of formats/ share.
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <cstdio>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <functional>
+#include <map>
+#include <memory>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "formats/core/chain.h"
+#include "formats/core/endian.h"
+#include "formats/core/stand_in.h"
+#include "tests/fakes/memory_file.h"
+
+#define ASSERT_OK(expression)                                      \
+    do {                                                           \
+        const auto& result_of_ = (expression);                     \
+        ASSERT_TRUE(result_of_) << result_of_.error().message;     \
+    } while (false)
+#define EXPECT_OK(expression)                                      \
+    do {                                                           \
+        const auto& result_of_ = (expression);                     \
+        EXPECT_TRUE(result_of_) << result_of_.error().message;     \
+    } while (false)
+
+namespace dmu {
+
+using Bytes = std::vector<std::byte>;
+
+// "holds" is a part of the message.
+template <typename T>
+::testing::AssertionResult fails_with(const Result<T>& result, Code code, const std::string& holds) {
+    if (result) return ::testing::AssertionFailure() << "did not fail; expected: " << holds;
+    if (result.error().code != code)
+        return ::testing::AssertionFailure() << "code " << static_cast<int>(result.error().code) << ": " << result.error().message;
+    if (result.error().message.find(holds) == std::string::npos)
+        return ::testing::AssertionFailure() << "message: " << result.error().message << "; expected: " << holds;
+    return ::testing::AssertionSuccess();
+}
+
+inline Bytes pattern(std::size_t size, std::uint64_t seed) {
+    std::mt19937_64 random(seed);
+    Bytes bytes(size);
+    for (auto& byte : bytes) byte = static_cast<std::byte>(random());
+    return bytes;
+}
+
+// A seed to repeat a run with: DMU_TEST_SEED; printed with every failure by SCOPED_TRACE.
+inline std::uint64_t test_seed() {
+    if (const char* text = std::getenv("DMU_TEST_SEED")) return std::strtoull(text, nullptr, 0);
+    return std::random_device{}();
+}
+
+// A directory of its own, removed at the end.
+class TempDir {
+public:
+    explicit TempDir(const std::string& base = std::filesystem::temp_directory_path()) {
+        std::string name = base + "/dmu-test-XXXXXX";
+        path_ = ::mkdtemp(name.data());
+    }
+    ~TempDir() {
+        std::error_code ignored;
+        std::filesystem::remove_all(path_, ignored);
+    }
+    TempDir(const TempDir&) = delete;
+    TempDir& operator=(const TempDir&) = delete;
+    const std::string& path() const { return path_; }
+    std::string operator/(const std::string& name) const { return path_ + "/" + name; }
+
+private:
+    std::string path_;
+};
+
+inline void write_file(const std::string& path, const Bytes& bytes) {
+    std::ofstream out(path, std::ios::binary);
+    out.write(reinterpret_cast<const char*>(bytes.data()), static_cast<std::streamsize>(bytes.size()));
+}
+
+inline Bytes read_file(const std::string& path) {
+    std::ifstream in(path, std::ios::binary);
+    const std::string text{std::istreambuf_iterator<char>(in), {}};
+    const auto bytes = std::as_bytes(std::span(text));
+    return {bytes.begin(), bytes.end()};
+}
+
+// Exit status and what it said.
+struct Ran {
+    int status = -1;
+    std::string output;
+};
+inline Ran run_command(const std::string& command) {
+    Ran ran;
+    std::FILE* pipe = ::popen((command + " 2>&1").c_str(), "r");
+    if (pipe == nullptr) return ran;
+    char buffer[4096];
+    for (std::size_t got; (got = std::fread(buffer, 1, sizeof buffer, pipe)) > 0;) ran.output.append(buffer, got);
+    ran.status = ::pclose(pipe);
+    return ran;
+}
+
+inline bool has_qemu() {
+    static const bool there = run_command("qemu-img --version && qemu-io --version").status == 0;
+    return there;
+}
+
+// Images by path in memory, and how each opening of one is wrapped.
+struct MemoryDisks {
+    using Wrap = std::function<std::unique_ptr<BlockFile>(unsigned layer, std::unique_ptr<BlockFile>)>;
+
+    std::map<std::string, std::shared_ptr<MemoryStore>> stores;
+    Wrap wrap;
+
+    std::shared_ptr<MemoryStore> add(const std::string& path) { return stores[path] = std::make_shared<MemoryStore>(); }
+
+    static Result<std::unique_ptr<BlockFile>> open(void* context, unsigned layer, const std::string& path, OpenMode mode) {
+        auto& self = *static_cast<MemoryDisks*>(context);
+        const auto found = self.stores.find(path);
+        if (found == self.stores.end()) return Error{Code::not_found, path};
+        std::unique_ptr<BlockFile> file = std::make_unique<MemoryFile>(found->second, path, mode.writable);
+        return self.wrap ? self.wrap(layer, std::move(file)) : std::move(file);
+    }
+
+    Result<std::unique_ptr<Chain>> chain(const std::string& spec, bool writable) {
+        const auto parsed = parse_spec(spec);
+        if (!parsed) return parsed.error();
+        return Chain::open(*parsed, writable, PathPolicy{}, &MemoryDisks::open, this);
+    }
+
+    // A fresh qcow image; backing: a path, or empty.
+    Status create(const std::string& path, std::uint64_t size, std::uint32_t cluster, const std::string& backing = "") {
+        CreateOptions options{size, cluster, {}};
+        if (!backing.empty()) options.backing = BackingReference{backing, ""};
+        MemoryFile file(add(path), path);
+        return find_format("qcow")->create(file, options);
+    }
+
+    Result<CheckReport> check(const std::string& path) {
+        MemoryFile file(stores[path], path, false);
+        return find_format("qcow")->check(file);
+    }
+};
+
+inline std::string joined(const std::vector<std::string>& lines) {
+    std::string text;
+    for (const auto& line : lines) text += line + "\n";
+    return text;
+}
+
+// No corruption in an image in memory.
+inline ::testing::AssertionResult is_sound(const Result<CheckReport>& report) {
+    if (!report) return ::testing::AssertionFailure() << report.error().message;
+    if (report->corruptions != 0) return ::testing::AssertionFailure() << joined(report->messages);
+    return ::testing::AssertionSuccess();
+}
+
+}  // namespace dmu

@@ -1,0 +1,92 @@
+# shellcheck shell=bash
+# SPDX-License-Identifier: GPL-2.0-or-later
+# bash completion for xen-dmu, xen-dmu-list, xen-dmu-xm and xen-dmu-convert
+
+_xen_dmu_formats="qcow: raw:"
+
+# Names of what xen-dmu attached, and with "all" of every device.
+_xen_dmu_names() {
+	local file
+	for file in /run/xen-dmu/mapper-name-*.sock; do
+		[ -e "$file" ] || continue
+		file=${file##*/mapper-name-}
+		echo "${file%.sock}"
+	done
+	[ "${1:-}" != all ] || xen-dmu-list 2>/dev/null | awk 'NR > 1 && $1 != "alarm:" { print $4 }'
+}
+
+# FORMAT:PATH; readline breaks words at colons, so the path is a word of its own.
+_xen_dmu_image() {
+	local words=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD - 1]}
+	if [ "$words" = : ]; then
+		words=
+		before=:
+	fi
+	if [ "$before" = : ]; then
+		compopt -o filenames
+		mapfile -t COMPREPLY < <(compgen -f -- "$words")
+	else
+		compopt -o nospace
+		mapfile -t COMPREPLY < <(compgen -W "$_xen_dmu_formats" -- "$words")
+	fi
+}
+
+_xen_dmu() {
+	local word=${COMP_WORDS[COMP_CWORD]} command=${COMP_WORDS[1]:-} options=
+	COMPREPLY=()
+	if [ "$COMP_CWORD" -eq 1 ]; then
+		mapfile -t COMPREPLY < <(compgen -W \
+			"attach detach list commit check create gc doctor --help --version" -- "$word")
+		return
+	fi
+	case $command in
+	attach) options="--name --read-only --on-full" ;;
+	list) options="--json --long" ;;
+	check) options="--quiet --json --force" ;;
+	create) options="--cluster-size --backing" ;;
+	gc) options="--dry-run" ;;
+	esac
+	if [ "${COMP_WORDS[COMP_CWORD - 1]}" = --on-full ]; then
+		mapfile -t COMPREPLY < <(compgen -W "wait error" -- "$word")
+	elif [[ $word == -* ]]; then
+		mapfile -t COMPREPLY < <(compgen -W "$options --help" -- "$word")
+	elif [ "$command" = detach ]; then
+		mapfile -t COMPREPLY < <(compgen -W "$(_xen_dmu_names)" -- "$word")
+	elif [ "$command" = commit ]; then
+		mapfile -t COMPREPLY < <(compgen -W "$(_xen_dmu_names all)" -- "$word")
+	elif [[ $command =~ ^(attach|check|create)$ ]]; then
+		_xen_dmu_image
+	fi
+}
+
+_xen_dmu_list() {
+	mapfile -t COMPREPLY < <(compgen -W "--json --long --help --version" -- "${COMP_WORDS[COMP_CWORD]}")
+}
+
+_xen_dmu_convert() {
+	local word=${COMP_WORDS[COMP_CWORD]}
+	if [[ $word == -* ]]; then
+		mapfile -t COMPREPLY < <(compgen -W "--diff --in-place --backup --help --version" -- "$word")
+	else
+		compopt -o filenames
+		mapfile -t COMPREPLY < <(compgen -f -- "$word")
+	fi
+}
+
+_xen_dmu_xm() {
+	local word=${COMP_WORDS[COMP_CWORD]}
+	if [ "$COMP_CWORD" -eq 1 ]; then
+		mapfile -t COMPREPLY < <(compgen -W "create block-attach block-detach block-list
+			list shutdown destroy reboot console help" -- "$word")
+	elif [ "${COMP_WORDS[1]}" = create ]; then
+		compopt -o filenames
+		mapfile -t COMPREPLY < <(compgen -f -- "$word")
+	else
+		mapfile -t COMPREPLY < <(compgen -W "$(xl list 2>/dev/null | awk 'NR > 1 { print $1 }')" -- "$word")
+	fi
+}
+
+complete -F _xen_dmu xen-dmu
+complete -F _xen_dmu_list xen-dmu-list
+complete -F _xen_dmu_convert xen-dmu-convert
+complete -F _xen_dmu_xm xen-dmu-xm xm

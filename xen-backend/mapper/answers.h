@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// From a miss to commands. The disk's thread only.
+#pragma once
+
+#include <dm-userspace.h>
+
+#include <deque>
+#include <vector>
+
+#include "formats/core/chain.h"
+#include "xen-backend/mapper/alarms.h"
+#include "xen-backend/mapper/opening.h"
+#include "xen-backend/mapper/outbox.h"
+
+namespace dmu {
+
+class Answers {
+public:
+    Answers(Chain& chain, const DiskFacts& facts, OnFull on_full, Alarms& alarms, Outbox& out)
+        : chain_(chain), facts_(facts), on_full_(on_full), alarms_(alarms), out_(out) {}
+
+    // sequence: the last change applied to the image.
+    void answer(const dmu_event& miss, std::uint64_t sequence);
+    // Misses that wait for space are tried again.
+    void retry(std::uint64_t sequence);
+    bool has_waiting() const { return !waiting_.empty(); }
+    std::size_t waiting() const { return waiting_.size(); }
+    // The device is going: what waits for space fails, now and from now on.
+    void stop_waiting();
+    // The metadata is wrong: nothing is allocated any more.
+    void freeze() { frozen_ = true; }
+
+private:
+    Result<std::vector<Mapping>> look_up(GuestRange range);
+    // As look_up, grain by grain, what is corrupt as an ERROR extent.
+    std::vector<dmu_command> look_up_around_damage(GuestRange range, std::uint64_t sequence);
+    dmu_command to_map(const Mapping& mapping, std::uint64_t sequence) const;
+    dmu_command error_map(GuestRange range, std::uint64_t sequence) const;
+    void answer_damaged(const dmu_event& miss, GuestRange range, std::uint64_t sequence, const Error& error);
+    void answer_known(const dmu_event& miss, GuestRange range, const std::vector<Mapping>& found, std::uint64_t sequence);
+    void place(const dmu_event& miss, GuestRange range);
+    void no_space(const dmu_event& miss, const Error& error);
+    void set_policies(dmu_command& command, bool allocated) const;
+
+    Chain& chain_;
+    const DiskFacts& facts_;
+    OnFull on_full_;
+    Alarms& alarms_;
+    Outbox& out_;
+    bool frozen_ = false;
+    std::deque<dmu_event> waiting_;
+};
+
+}  // namespace dmu

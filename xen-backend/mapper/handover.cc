@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// A successor takes the files from the kernel, by the very descriptions that its
+// predecessor opened and locked: a renamed or deleted image is still the right one, and
+// nobody could lock it in between.
+#include <unistd.h>
+
+#include "xen-backend/mapper/opening.h"
+
+namespace dmu {
+namespace {
+
+struct AdoptedFiles {
+    const DiskSetup& setup;
+    Channel& channel;
+
+    static Result<std::unique_ptr<BlockFile>> open(void* context, unsigned layer, const std::string& path, OpenMode mode) {
+        return static_cast<AdoptedFiles*>(context)->open_one(layer, path, mode);
+    }
+
+    Result<std::unique_ptr<BlockFile>> open_one(unsigned layer, const std::string& path, OpenMode mode) {
+        const control::DiskState::File* found = find(layer, path);
+        if (!found) {
+            return Error{Code::not_found, "the predecessor had no file " + path + " in layer " + std::to_string(layer)};
+        }
+        auto descriptor = channel.destination_descriptor(found->destination);
+        if (!descriptor) return descriptor.error().in("taking over " + path);
+        mode.direct = mode.direct && !found->buffered;
+        return adopt_file(*descriptor, path, mode);
+    }
+
+    // By its place in the chain; by name only where a layer has several files.
+    const control::DiskState::File* find(unsigned layer, const std::string& path) const {
+        const control::DiskState::File* first = nullptr;
+        for (const auto& file : setup.files) {
+            if (file.layer != layer) continue;
+            if (file.path == path) return &file;
+            if (!first) first = &file;
+        }
+        return first;
+    }
+};
+
+}  // namespace
+
+namespace {
+
+Result<OpenDisk> take_over_image(const DiskSetup& setup, std::unique_ptr<Channel> channel) {
+    AdoptedFiles files{setup, *channel};
+    auto chain = Chain::open(setup.spec, setup.writable, setup.config.paths, AdoptedFiles::open, &files);
+    if (!chain) return chain.error();
+    OpenDisk disk;
+    disk.facts = make_facts(setup, **chain);
+    disk.facts.key = setup.key;
+    // The files are what they were, whatever their names are now.
+    if (disk.facts.files.size() == setup.files.size()) disk.facts.files = setup.files;
+    auto state = channel->state();
+    if (!state) return state.error();
+    if (state->sectors != 0) disk.facts.sectors = state->sectors;
+    disk.chain = std::move(*chain);
+    disk.channel = std::move(channel);
+    if (Status set = disk.channel->set_wait(setup.config.wait_seconds); !set) return set.error();
+    return disk;
+}
+
+}  // namespace
+
+Result<OpenDisk> open_successor(const DiskSetup& setup, const KernelAccess& kernel) {
+    auto module = kernel.hello();
+    if (!module) return module.error();
+    auto channel = kernel.attach(setup.key, false);
+    if (!channel) return channel.error();
+    auto disk = take_over_image(setup, std::move(*channel));
+    if (disk) return disk;
+    // "Not found" is kept for the key.
+    Error error = disk.error().in("taking over " + setup.name);
+    if (error.code == Code::not_found) error.code = Code::io;
+    return error;
+}
+
+}  // namespace dmu

@@ -1,0 +1,222 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// The chain is opened twice: first as any reader would, with every check of the names in
+// it; then its files are locked; then it is read again over the locked files, because what
+// was read before the lock may have changed since.
+#include "xen-backend/mapper/opening.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdio>
+
+#include "xen-backend/mapper/locks.h"
+
+namespace dmu {
+namespace {
+
+constexpr std::uint32_t logical_limit = 4096;  // bytes: the largest block size that a guest takes
+constexpr std::size_t key_limit = 124;         // "DMU-" and it make a dm uuid
+
+Result<struct stat> look_at(int descriptor, const std::string& path) {
+    struct stat info;
+    if (fstat(descriptor, &info) != 0) return system_error("looking at " + path);
+    return info;
+}
+
+bool is_same_file(const struct stat& a, const struct stat& b) { return a.st_dev == b.st_dev && a.st_ino == b.st_ino; }
+
+std::string hex(const char* format, unsigned long long a, unsigned long long b = 0) {
+    char text[64];
+    std::snprintf(text, sizeof text, format, a, b);
+    return text;
+}
+
+Result<std::string> make_key(const DiskSetup& setup, BlockFile& top) {
+    auto info = look_at(top.descriptor(), setup.spec.path);
+    if (!info) return info.error();
+    // A block device may have several nodes.
+    std::string key = S_ISBLK(info->st_mode) ? hex("block-%llx", info->st_rdev)
+                                             : hex("%llx-%llx", info->st_dev, info->st_ino);
+    if (!setup.writable) key += "-" + setup.instance + "-" + setup.name;
+    if (key.size() <= key_limit) return key;
+    return Error{Code::invalid, "the names '" + setup.instance + "' and '" + setup.name + "' are too long together"};
+}
+
+// The files of the second opening: the top afresh for writing, the others as checked before.
+struct LockedFiles {
+    const DiskSetup& setup;
+    const KernelAccess& kernel;
+    Chain& checked;
+
+    static Result<std::unique_ptr<BlockFile>> open(void* context, unsigned layer, const std::string& path, OpenMode mode) {
+        return static_cast<LockedFiles*>(context)->open_one(layer, path, mode);
+    }
+
+    Result<std::unique_ptr<BlockFile>> open_one(unsigned layer, const std::string& path, OpenMode mode) {
+        for (const ChainFile& file : checked.files()) {
+            if (file.layer != layer || (layer != 0 && file.path != path)) continue;
+            return layer == 0 && mode.writable ? open_top(file, mode) : share(file, mode);
+        }
+        // The image changed its mind about its backing file: the policy judges that one.
+        return std::unique_ptr<BlockFile>();
+    }
+
+    Result<std::unique_ptr<BlockFile>> open_top(const ChainFile& before, OpenMode mode) {
+        auto file = open_file(setup.spec.path, mode);
+        if (!file) return file;
+        auto now = look_at((*file)->descriptor(), setup.spec.path);
+        auto then = look_at(before.handle->descriptor(), before.path);
+        if (!now || !then || !is_same_file(*now, *then)) {
+            return Error{Code::busy, setup.spec.path + " was replaced while it was being opened; try again"};
+        }
+        if (Status locked = lock_image((*file)->descriptor(), LockMode::exclusive, setup.spec.path); !locked) {
+            return locked.error();
+        }
+        if (kernel.wrap) return kernel.wrap(std::move(*file));
+        return file;
+    }
+
+    Result<std::unique_ptr<BlockFile>> share(const ChainFile& before, OpenMode mode) {
+        if (Status locked = lock_image(before.handle->descriptor(), LockMode::shared, before.path); !locked) {
+            return locked.error();
+        }
+        int copy = fcntl(before.handle->descriptor(), F_DUPFD_CLOEXEC, 0);
+        if (copy < 0) return system_error("sharing the descriptor of " + before.path);
+        return adopt_file(copy, before.path, mode);
+    }
+};
+
+Result<std::unique_ptr<Chain>> open_locked(const DiskSetup& setup, const KernelAccess& kernel) {
+    auto checked = Chain::open(setup.spec, false, setup.config.paths);
+    if (!checked) return checked.error();
+    LockedFiles files{setup, kernel, **checked};
+    auto chain = Chain::open(setup.spec, setup.writable, setup.config.paths, LockedFiles::open, &files);
+    if (!chain) return chain;
+    for (const ChainFile& file : (*chain)->files()) {
+        // Taking a lock again on the same description changes nothing.
+        LockMode mode = file.layer == 0 && setup.writable ? LockMode::exclusive : LockMode::shared;
+        Status locked = lock_image(file.handle->descriptor(), mode, file.path);
+        if (!locked) return locked.error();
+    }
+    return chain;
+}
+
+// Direct I/O of the kernel takes the guest's requests as they are: a file that wants them
+// coarser than the device's blocks goes through the page cache, metadata too.
+Status choose_buffering(DiskFacts& facts, Chain& chain) {
+    for (auto& record : facts.files) {
+        BlockFile& file = chain.file(record.layer, record.file);
+        if (file.direct_alignment() > facts.logical) {
+            if (Status switched = file.go_buffered(); !switched) return switched;
+        }
+        record.buffered = file.direct_alignment() == 0;
+    }
+    return ok();
+}
+
+Status add_destinations(Channel& channel, const DiskFacts& facts, Chain& chain) {
+    for (const auto& record : facts.files) {
+        BlockFile& file = chain.file(record.layer, record.file);
+        unsigned flags = record.buffered ? DMU_DEST_BUFFERED : 0u;
+        if (record.layer != 0 || facts.read_only) flags |= DMU_DEST_READ_ONLY;
+        auto added = channel.add_destination(record.destination, file.descriptor(), flags,
+                                             destination_cookie(record.layer, record.file));
+        if (!added) return added.error().in("handing " + record.path + " to the kernel");
+        if ((added->flags & DMU_DEST_BUFFERED) && !record.buffered) {
+            if (Status switched = file.go_buffered(); !switched) return switched;
+        }
+    }
+    return ok();
+}
+
+Result<std::unique_ptr<Channel>> attach_new(const DiskFacts& facts, const DiskSetup& setup, const KernelAccess& kernel) {
+    auto channel = kernel.attach(facts.key, true);
+    if (!channel) {
+        if (channel.error().code != Code::busy) return channel;
+        return Error{Code::busy, setup.spec.path + " is attached already (key " + facts.key + ")"};
+    }
+    auto state = (*channel)->state();
+    if (!state) return state.error();
+    if (state->sectors != 0 || state->destinations != 0) {
+        return Error{Code::busy, setup.spec.path + " belongs to a device that waits for its mapper (uuid DMU-" +
+                                     facts.key + "); see xen-dmu-list"};
+    }
+    if (Status set = (*channel)->set_wait(setup.config.wait_seconds); !set) return set.error();
+    return channel;
+}
+
+// The lock is gone with the last descriptor, except where the kernel keeps one a moment longer.
+void unlock_all(Chain& chain) {
+    for (const ChainFile& file : chain.files()) unlock_image(file.handle->descriptor());
+}
+
+}  // namespace
+
+std::string DiskFacts::table_parameters() const {
+    std::vector<std::string> words = {"grain", std::to_string(grain), "logical", std::to_string(logical)};
+    if (discard != 0 && !read_only) {
+        words.insert(words.end(), {"discard", std::to_string(discard), "write_zeroes"});
+    }
+    if (read_only) words.push_back("read_only");
+    std::string text = key + " " + std::to_string(words.size());
+    for (const auto& word : words) text += " " + word;
+    return text;
+}
+
+void OpenDisk::release() {
+    if (chain) unlock_all(*chain);
+    channel.reset();
+    chain.reset();
+}
+
+DiskFacts make_facts(const DiskSetup& setup, Chain& chain) {
+    const ImageInfo& info = chain.top().info();
+    DiskFacts facts;
+    facts.key = setup.key;
+    facts.format = info.format;
+    facts.virtual_size = info.virtual_size;
+    facts.sectors = info.virtual_size / sector_size;
+    facts.grain = std::max<std::uint32_t>(info.grain / sector_size, 1);
+    facts.discard = info.discards_to_zero ? facts.grain : 0;
+    facts.read_only = !setup.writable;
+    for (const ChainFile& file : chain.files()) {
+        facts.files.push_back({file.layer, file.file, file.path, destination_number(file.layer, file.file),
+                               file.handle->direct_alignment() == 0});
+    }
+    // Where nothing is allocated the guest can be given the blocks that the file wants.
+    std::uint32_t wanted = chain.file(0, 0).direct_alignment();
+    if (!info.can_allocate && chain.depth() == 1 && info.format == "raw" && wanted > facts.logical &&
+        wanted <= logical_limit && info.virtual_size % wanted == 0) {
+        facts.logical = wanted;
+    }
+    return facts;
+}
+
+Result<OpenDisk> open_fresh(const DiskSetup& setup, const KernelAccess& kernel) {
+    auto module = kernel.hello();
+    if (!module) return module.error();
+    auto chain = open_locked(setup, kernel);
+    if (!chain) return chain.error();
+    OpenDisk disk;
+    disk.chain = std::move(*chain);
+    auto fail = [&](const Error& error) {
+        disk.release();
+        return error;
+    };
+    disk.facts = make_facts(setup, *disk.chain);
+    if (disk.facts.sectors == 0) return fail({Code::invalid, setup.spec.path + " holds not even one sector"});
+    auto key = make_key(setup, disk.chain->file(0, 0));
+    if (!key) return fail(key.error());
+    disk.facts.key = *key;
+    if (Status chosen = choose_buffering(disk.facts, *disk.chain); !chosen) return fail(chosen.error());
+    auto channel = attach_new(disk.facts, setup, kernel);
+    if (!channel) return fail(channel.error());
+    disk.channel = std::move(*channel);
+    Status added = add_destinations(*disk.channel, disk.facts, *disk.chain);
+    if (!added) return fail(added.error());
+    return disk;
+}
+
+}  // namespace dmu

@@ -1,0 +1,211 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "xen-backend/mapper/service.h"
+
+#include <poll.h>
+
+#include <algorithm>
+
+#include "xen-backend/mapper/log.h"
+
+namespace dmu {
+namespace {
+
+constexpr std::size_t events_at_once = 256;
+// Batches read before commits and requests get their turn.
+constexpr unsigned batches_at_once = 16;
+constexpr std::chrono::seconds retry_interval{1};
+constexpr std::chrono::seconds hand_over_limit{30};
+constexpr unsigned close_attempts = 5;
+
+}  // namespace
+
+Disk::Service::Service(Disk& disk, OpenDisk open)
+    : disk_(disk),
+      open_(std::move(open)),
+      changes_(open_.chain->top(), open_.facts, disk.alarms_),
+      answers_(*open_.chain, open_.facts, disk.setup_.config.on_full, disk.alarms_, out_),
+      commits_(open_.chain->top(), changes_, std::chrono::seconds(disk.setup_.config.commit_seconds), disk.alarms_, out_),
+      events_(events_at_once) {
+    publish();
+}
+
+Status Disk::Service::take_over() {
+    auto state = open_.channel->state();
+    if (!state) return state.error();
+    changes_.start_at(state->committed);
+    commits_.start_at(state->committed);
+    auto deadline = Clock::now() + hand_over_limit;
+    while (!attached_) {
+        while (read_events()) {
+        }
+        if (channel_broken_) return Error{Code::io, disk_.setup_.name + ": the channel can't be read"};
+        if (attached_) break;
+        if (Clock::now() > deadline) {
+            return Error{Code::io, disk_.setup_.name + ": the kernel did not finish its hand-over"};
+        }
+        pollfd entry{open_.channel->poll_descriptor(), POLLIN, 0};
+        (void)poll(&entry, 1, 100);
+    }
+    log_notice(disk_.setup_.name + ": taken over, with " + std::to_string(figures_.handed_over) +
+               " changes that were not committed");
+    return ok();
+}
+
+Disk::Ending Disk::Service::serve() {
+    for (;;) {
+        auto now = Clock::now();
+        pollfd entries[2] = {{disk_.wake_, POLLIN, 0}, {open_.channel->poll_descriptor(), POLLIN, 0}};
+        nfds_t count = channel_broken_ ? 1 : 2;
+        if (poll(entries, count, timeout(now)) < 0 && errno != EINTR) {
+            log_error(disk_.setup_.name + ": " + system_error("waiting for events").message);
+        }
+        for (unsigned batch = 0; batch < batches_at_once && read_events(); ++batch) {
+        }
+        Ending ending = handle_requests();
+        if (ending != Ending::none) return ending;
+        do_timed(Clock::now());
+        publish();
+    }
+}
+
+bool Disk::Service::read_events() {
+    auto count = open_.channel->read(events_);
+    if (!count) {
+        disk_.alarms_.raise("channel", count.error().message);
+        channel_broken_ = true;
+        return false;
+    }
+    for (std::size_t i = 0; i < *count; ++i) handle(events_[i]);
+    send();
+    return *count == events_.size();
+}
+
+void Disk::Service::handle(const dmu_event& event) {
+    switch (event.type) {
+        case DMU_EV_CHANGED:
+            changes_.take(event);
+            commits_.touch(Clock::now());
+            if (!attached_ && disk_.setup_.successor) ++figures_.handed_over;
+            break;
+        case DMU_EV_FLUSH:
+            commits_.flush(event.id, event.sequence);
+            break;
+        case DMU_EV_MISS:
+            handle_miss(event);
+            break;
+        case DMU_EV_ATTACHED:
+            attached_ = true;
+            break;
+        default:
+            // PLACED: the place lies before the end of the file, where nothing is given out
+            // again; its CHANGED follows. Leases are not used yet.
+            break;
+    }
+}
+
+void Disk::Service::handle_miss(const dmu_event& miss) {
+    if (changes_.is_behind()) {
+        // The image does not say what the kernel did: an answer could give old data.
+        out_.fail(miss.id, EIO);
+        return;
+    }
+    answers_.answer(miss, changes_.applied());
+}
+
+Disk::Ending Disk::Service::handle_requests() {
+    Ending ending = Ending::none;
+    for (Request& request : disk_.take_requests()) {
+        switch (request.kind) {
+            case Request::Kind::end:
+                ending = request.ending;
+                break;
+            case Request::Kind::take_down:
+                begin_take_down();
+                break;
+            case Request::Kind::commit:
+                Status done = commits_.commit();
+                send();
+                request.done(done);
+                break;
+        }
+    }
+    return ending;
+}
+
+void Disk::Service::begin_take_down() {
+    going_ = true;
+    answers_.stop_waiting();
+    send();
+}
+
+void Disk::Service::do_timed(Clock::time_point now) {
+    bool behind = changes_.is_behind();
+    if ((behind || answers_.has_waiting()) && !retry_at_) retry_at_ = now + retry_interval;
+    if (retry_at_ && now >= *retry_at_) {
+        changes_.retry();
+        if (!changes_.is_behind()) answers_.retry(changes_.applied());
+        retry_at_.reset();
+        if (changes_.is_behind() || answers_.has_waiting()) retry_at_ = now + retry_interval;
+    }
+    commits_.run(now);
+    send();
+    if (going_ && commits_.is_failing()) {
+        // A flush that can't be answered must not keep the device from going.
+        if (Status set = open_.channel->set_fail(true); !set) log_error(set.error().message);
+    }
+}
+
+int Disk::Service::timeout(Clock::time_point now) const {
+    auto next = commits_.next();
+    if (retry_at_ && (!next || *retry_at_ < *next)) next = retry_at_;
+    if (!next) return -1;
+    if (*next <= now) return 0;
+    auto wait = std::chrono::duration_cast<std::chrono::milliseconds>(*next - now).count() + 1;
+    return static_cast<int>(std::min<long>(wait, 60'000));
+}
+
+void Disk::Service::publish() {
+    figures_.allocated = open_.chain->top().allocated_bytes();
+    figures_.waiting = answers_.waiting();
+    figures_.commits = commits_.commits();
+    disk_.publish(figures_);
+}
+
+Status Disk::Service::close() {
+    answers_.stop_waiting();
+    while (!channel_broken_ && read_events()) {
+    }
+    Status done = ok();
+    for (unsigned attempt = 0; attempt < close_attempts; ++attempt) {
+        if (attempt != 0) {
+            (void)poll(nullptr, 0, 200);
+            changes_.retry();
+        }
+        done = commits_.commit();
+        if (done && !changes_.is_behind()) break;
+    }
+    if (done && changes_.is_behind()) done = Error{Code::io, "changes could not be recorded in the image"};
+    if (done) {
+        send();
+        done = open_.chain->top().close();
+    }
+    if (!done) log_error(disk_.setup_.name + ": closing " + disk_.setup_.spec.path + ": " + done.error().message);
+    open_.release();
+    return done;
+}
+
+Status Disk::Service::leave() {
+    while (!channel_broken_ && read_events()) {
+    }
+    Status done = commits_.commit();
+    send();
+    if (!done) log_error(disk_.setup_.name + ": committing before the end: " + done.error().message);
+    return done;
+}
+
+void Disk::Service::drop() {
+    open_.channel.reset();
+    open_.chain.reset();
+}
+
+}  // namespace dmu
