@@ -4,7 +4,7 @@
 
 #include "tools/lib/config_rewrite.h"
 #include "tools/lib/program.h"
-#include "tools/lib/xl_config.h"
+#include "tools/lib/text_file.h"
 
 namespace {
 

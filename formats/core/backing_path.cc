@@ -54,7 +54,9 @@ std::string normal(const std::string& path) {
     return text;
 }
 
-std::string directory_of(const std::string& path) { return std::filesystem::path(normal(path)).parent_path().string(); }
+std::string directory_of(const std::string& path) {
+    return std::filesystem::path(normal(path)).parent_path().string();
+}
 
 // O_PATH: looking at what it is has no effect on it, whatever it is.
 Result<Descriptor> find_below(const Root& root, const std::string& relative, bool follow_last) {
@@ -66,7 +68,8 @@ Result<Descriptor> find_below(const Root& root, const std::string& relative, boo
     Descriptor found(static_cast<int>(::syscall(SYS_openat2, directory.get(), relative.c_str(), &how, sizeof how)));
     if (found.get() >= 0) return found;
     const std::string what = "open '" + root.directory + "/" + relative + "'";
-    if (errno == EXDEV) return Error{Code::denied, what + ": a symbolic link in it leads out of '" + root.directory + "'"};
+    if (errno == EXDEV)
+        return Error{Code::denied, what + ": a symbolic link in it leads out of '" + root.directory + "'"};
     return system_error(what);
 }
 
@@ -92,7 +95,8 @@ Result<std::unique_ptr<BlockFile>> open_in(const Root& root, const std::string& 
     if (type == S_IFREG || (type == S_IFBLK && root.devices)) return reopen(*found, path, mode);
     if (type == S_IFLNK) return Error{Code::denied, "'" + path + "' is a symbolic link; name the file itself"};
     if (type == S_IFBLK)
-        return Error{Code::denied, "'" + path + "' is a block device; allow its directory in 'roots' of " DMU_CONFIG_FILE};
+        return Error{Code::denied,
+                     "'" + path + "' is a block device; allow its directory in 'roots' of " DMU_CONFIG_FILE};
     return Error{Code::denied, "'" + path + "' is not a regular file"};
 }
 
@@ -109,8 +113,9 @@ Result<std::unique_ptr<BlockFile>> open_allowed(const std::vector<Root>& roots, 
     if (!last.message.empty()) return last;
     std::string allowed;
     for (const auto& root : roots) allowed += (allowed.empty() ? "'" : ", '") + root.directory + "'";
-    return Error{Code::denied, "'" + path + "' is outside of what is allowed (" + allowed + "); add its directory to '" +
-                                   setting + "' in " DMU_CONFIG_FILE " if it may be used"};
+    return Error{Code::denied, "'" + path + "' is outside of what is allowed (" + allowed +
+                                   "); add its directory to '" + setting +
+                                   "' in " DMU_CONFIG_FILE " if it may be used"};
 }
 
 }  // namespace
@@ -124,8 +129,7 @@ Result<std::unique_ptr<BlockFile>> open_image_path(const std::string& path, Open
 
 Result<std::string> resolve_backing_name(const std::string& name, const std::string& image_path) {
     const std::string what = "image '" + image_path + "' names '" + name + "' as its backing file: ";
-    if (name.empty() || name.find('\0') != std::string::npos)
-        return Error{Code::denied, what + "not a path"};
+    if (name.empty() || name.find('\0') != std::string::npos) return Error{Code::denied, what + "not a path"};
     // As qemu reads it: a colon before any slash makes it a protocol.
     if (const auto special = name.find_first_of(":/"); special != std::string::npos && name[special] == ':')
         return Error{Code::denied, what + "only plain paths are allowed inside images, no '" +

@@ -65,8 +65,9 @@ Result<const Format*> backing_format(const BackingReference& reference, const Ba
     const auto name = !reference.format.empty() ? reference.format : formats.of(overlay, policy, backing_path);
     if (name.empty())
         return Error{Code::denied, "image '" + overlay_path + "' does not say what format its backing file '" +
-                                       backing_path + "' has, and it is never guessed; name it: '" + image.info().format +
-                                       ";backing-format=raw:" + overlay_path + "' (or another of " + format_names() + ")"};
+                                       backing_path + "' has, and it is never guessed; name it: '" +
+                                       image.info().format + ";backing-format=raw:" + overlay_path +
+                                       "' (or another of " + format_names() + ")"};
     return format_named(name, "backing file of '" + overlay_path + "'");
 }
 
@@ -87,8 +88,8 @@ struct Opening {
 
 }  // namespace
 
-Result<std::unique_ptr<Chain>> Chain::open(const ImageSpec& spec, bool writable, const PathPolicy& policy, Opener opener,
-                                           void* context) {
+Result<std::unique_ptr<Chain>> Chain::open(const ImageSpec& spec, bool writable, const PathPolicy& policy,
+                                           Opener opener, void* context) {
     OpenOptions options{writable, {}};
     BackingFormats formats;
     for (const auto& [key, value] : spec.options) {
@@ -121,8 +122,8 @@ Result<std::unique_ptr<Chain>> Chain::open(const ImageSpec& spec, bool writable,
         const auto& backing = top.info().backing;
         if (!backing) return chain;
         if (chain->depth() >= policy.max_depth)
-            return Error{Code::unsupported, "image '" + spec.path + "' has more than " + std::to_string(policy.max_depth) +
-                                                " layers; merge some"};
+            return Error{Code::unsupported, "image '" + spec.path + "' has more than " +
+                                                std::to_string(policy.max_depth) + " layers; merge some"};
         auto next = resolve_backing_name(backing->path, path);
         if (!next) return next.error();
         format = backing_format(*backing, formats, layer, policy, *next, top);
@@ -160,7 +161,9 @@ void append(std::vector<Mapping>& out, const Mapping& mapping) {
     out.push_back(mapping);
 }
 
-Mapping zeros(std::uint64_t start, std::uint64_t end) { return {{start}, end - start, MappingKind::zero, 0, 0, {}, false}; }
+Mapping zeros(std::uint64_t start, std::uint64_t end) {
+    return {{start}, end - start, MappingKind::zero, 0, 0, {}, false};
+}
 
 // What one layer says by itself.
 Mapping mapping_of(const Extent& extent, std::uint64_t end, unsigned layer) {

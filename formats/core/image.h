@@ -33,9 +33,9 @@ struct Extent {
     GuestOffset start;
     std::uint64_t length = 0;  // bytes, > 0
     ExtentKind kind = ExtentKind::unallocated;
-    unsigned file = 0;     // data: index into files()
-    HostOffset host;       // data: of the first byte
-    bool writable = false; // data: may be overwritten in place
+    unsigned file = 0;      // data: index into files()
+    HostOffset host;        // data: of the first byte
+    bool writable = false;  // data: may be overwritten in place
 };
 
 struct Place {
@@ -75,10 +75,10 @@ struct ImageInfo {
 // Where the metadata was found wrong, or leaked.
 struct CheckReport {
     std::uint64_t corruptions = 0;
-    std::uint64_t leaks = 0;           // clusters
-    std::uint64_t allocated = 0;       // clusters of guest data
-    std::uint64_t total = 0;           // clusters of the virtual disk
-    std::vector<std::string> messages; // the first 100
+    std::uint64_t leaks = 0;            // clusters
+    std::uint64_t allocated = 0;        // clusters of guest data
+    std::uint64_t total = 0;            // clusters of the virtual disk
+    std::vector<std::string> messages;  // the first 100
 };
 
 enum class DataState {
@@ -131,8 +131,8 @@ struct OpenOptions {
 };
 
 struct CreateOptions {
-    std::uint64_t virtual_size = 0;    // bytes
-    std::uint32_t cluster_size = 0;    // 0: the format's default
+    std::uint64_t virtual_size = 0;  // bytes
+    std::uint32_t cluster_size = 0;  // 0: the format's default
     std::optional<BackingReference> backing;
 };
 

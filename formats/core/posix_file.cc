@@ -42,7 +42,8 @@ Bounce make_bounce(std::size_t bytes) {
 
 class PosixFile final : public BlockFile {
 public:
-    PosixFile(int descriptor, std::string name, bool writable) : fd_(descriptor), name_(std::move(name)), writable_(writable) {}
+    PosixFile(int descriptor, std::string name, bool writable)
+        : fd_(descriptor), name_(std::move(name)), writable_(writable) {}
     ~PosixFile() override { ::close(fd_); }
     PosixFile(const PosixFile&) = delete;
     PosixFile& operator=(const PosixFile&) = delete;
@@ -116,7 +117,9 @@ std::uint32_t PosixFile::find_alignment() const {
 #ifdef STATX_DIOALIGN
     struct statx status {};
     if (::statx(fd_, "", AT_EMPTY_PATH, STATX_DIOALIGN, &status) == 0 && (status.stx_mask & STATX_DIOALIGN))
-        return status.stx_dio_offset_align == 0 ? 0 : std::max({status.stx_dio_offset_align, status.stx_dio_mem_align, 512u});
+        return status.stx_dio_offset_align == 0
+                   ? 0
+                   : std::max({status.stx_dio_offset_align, status.stx_dio_mem_align, 512u});
 #endif
     struct stat file {};
     // An empty file takes any alignment, and tells nothing.
@@ -295,7 +298,7 @@ Result<bool> PosixFile::write_zeros(std::uint64_t offset, std::uint64_t length) 
     for (std::uint64_t at = start; at < end;) {
         const std::size_t bytes = std::min<std::uint64_t>(end - at, bounce_limit);
         auto done = is_aligned(at, zeros.get(), bytes) ? write_plain(at, {zeros.get(), bytes})
-                                                        : write_widened(at, {zeros.get(), bytes});
+                                                       : write_widened(at, {zeros.get(), bytes});
         if (!done) return done.error();
         at += bytes;
     }

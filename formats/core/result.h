@@ -67,6 +67,8 @@ private:
 };
 
 using Status = Result<void>;
-inline Status ok() { return {}; }
+inline Status ok() {
+    return {};
+}
 
 }  // namespace dmu

@@ -10,7 +10,9 @@ namespace {
 
 constexpr std::uint64_t piece_bytes = 1 << 20;
 
-std::uint64_t end_of(const Mapping& mapping) { return mapping.start.bytes + mapping.length; }
+std::uint64_t end_of(const Mapping& mapping) {
+    return mapping.start.bytes + mapping.length;
+}
 
 // The part of a mapping in [start, end).
 Mapping part_of(const Mapping& mapping, std::uint64_t start, std::uint64_t end) {
@@ -74,7 +76,8 @@ Status StandIn::learn(GuestRange range) {
 Result<Mapping> StandIn::find(std::uint64_t at, std::uint64_t end) {
     for (bool asked = false;; asked = true) {
         const auto next = map_.upper_bound(at);
-        if (next != map_.begin() && end_of(std::prev(next)->second) > at) return part_of(std::prev(next)->second, at, end);
+        if (next != map_.begin() && end_of(std::prev(next)->second) > at)
+            return part_of(std::prev(next)->second, at, end);
         if (asked) return Error{Code::corrupt, "a look-up did not answer for guest byte " + std::to_string(at)};
         auto learnt = learn({{at}, end - at});
         if (!learnt) return learnt.error();

@@ -62,7 +62,7 @@ private:
     };
 
     std::size_t limit_;
-    std::list<Node> clean_;   // most recently used first
+    std::list<Node> clean_;  // most recently used first
     std::list<Node> pinned_;
     std::unordered_map<std::uint64_t, typename std::list<Node>::iterator> index_;
 };

@@ -10,7 +10,9 @@ namespace dmu {
 Status TailAllocator::ensure(std::uint64_t bytes) {
     if (end_ - next_ >= bytes) return ok();
     const std::uint64_t missing = bytes - (end_ - next_);
-    std::uint64_t grow = std::max(align_up(step_, unit_), missing);
+    // A mapper that is killed leaks what it had reserved ahead: no more than an eighth.
+    const std::uint64_t step = std::min(step_, std::max(smallest_step, next_ / 8));
+    std::uint64_t grow = std::max(align_up(step, unit_), missing);
     while (true) {
         auto zeros = file_.allocate(end_, grow);
         if (zeros) {

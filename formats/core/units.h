@@ -28,8 +28,12 @@ struct GuestRange {
     auto operator<=>(const GuestRange&) const = default;
 };
 
-constexpr std::uint64_t align_down(std::uint64_t value, std::uint64_t unit) { return value / unit * unit; }
+constexpr std::uint64_t align_down(std::uint64_t value, std::uint64_t unit) {
+    return value / unit * unit;
+}
 // Wraps past 2^64: check the bound first.
-constexpr std::uint64_t align_up(std::uint64_t value, std::uint64_t unit) { return (value + unit - 1) / unit * unit; }
+constexpr std::uint64_t align_up(std::uint64_t value, std::uint64_t unit) {
+    return (value + unit - 1) / unit * unit;
+}
 
 }  // namespace dmu

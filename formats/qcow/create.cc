@@ -27,8 +27,9 @@ unsigned l2_bits_for(unsigned cluster_bits) {
 Result<Header> plan(const BlockFile& file, const CreateOptions& options) {
     const std::uint32_t cluster = options.cluster_size != 0 ? options.cluster_size : options.backing ? 512 : 4096;
     if (!std::has_single_bit(cluster) || cluster < 512 || cluster > 65536)
-        return wrong(file, Code::invalid, "a cluster of " + std::to_string(cluster) +
-                                              " bytes; a power of two from 512 to 65536 is possible");
+        return wrong(
+            file, Code::invalid,
+            "a cluster of " + std::to_string(cluster) + " bytes; a power of two from 512 to 65536 is possible");
     if (options.virtual_size == 0) return wrong(file, Code::invalid, "a disk of 0 bytes can't be created");
     if (options.virtual_size > std::uint64_t{1} << 62) return wrong(file, Code::invalid, "the disk is too large");
 
@@ -38,8 +39,9 @@ Result<Header> plan(const BlockFile& file, const CreateOptions& options) {
     header.l2_bits = l2_bits_for(header.cluster_bits);
     header.l1_offset = header_bytes;
     if (header.l1_entries() > max_l1_bytes / 8)
-        return wrong(file, Code::invalid, "the disk is too large for clusters of " + std::to_string(cluster) +
-                                              " bytes; take larger ones (at most 65536)");
+        return wrong(file, Code::invalid,
+                     "the disk is too large for clusters of " + std::to_string(cluster) +
+                         " bytes; take larger ones (at most 65536)");
     if (options.backing) {
         const auto& path = options.backing->path;
         if (path.empty() || path.size() > max_name_bytes || path.find('\0') != std::string::npos)
@@ -75,7 +77,8 @@ Status create_image(BlockFile& file, const CreateOptions& options) {
 
     // The header last: before it there is no image.
     auto done = write_zeros(file, header_bytes, header->l1_end());
-    if (done && options.backing) done = file.write(header->name_offset, std::as_bytes(std::span(options.backing->path)));
+    if (done && options.backing)
+        done = file.write(header->name_offset, std::as_bytes(std::span(options.backing->path)));
     if (done) done = file.sync();
     if (done) done = file.write(0, encode_header(*header));
     return done ? file.sync() : done;

@@ -19,13 +19,17 @@ struct Complaint {
     Error operator()(Code code, const std::string& what) const { return {code, "qcow image '" + name + "': " + what}; }
 };
 
-std::string number(std::uint64_t value) { return std::to_string(value); }
+std::string number(std::uint64_t value) {
+    return std::to_string(value);
+}
 
 Status check_kind(std::span<const std::byte> raw, std::uint64_t file_bytes, const Complaint& wrong) {
     if (file_bytes < header_bytes)
         return wrong(Code::invalid, "the file has " + number(file_bytes) + " bytes, too few for a qcow header of 48");
     if (load_be<std::uint32_t>(raw, 0) != magic)
-        return wrong(Code::invalid, "it does not start with \"QFI\\xfb\": not a qcow image; is the format in the configuration right?");
+        return wrong(
+            Code::invalid,
+            "it does not start with \"QFI\\xfb\": not a qcow image; is the format in the configuration right?");
     const auto version = load_be<std::uint32_t>(raw, 4);
     if (version == 2 || version == 3)
         return wrong(Code::invalid, "it is a qcow2 image (version " + number(version) + "); name the format qcow2");
@@ -72,7 +76,8 @@ Status check_name(const Header& header, std::uint64_t file_bytes, const Complain
     if (header.name_offset == 0) return ok();
     if (header.name_bytes == 0) return wrong(Code::corrupt, "the name of its backing file is empty");
     if (header.name_bytes > max_name_bytes)
-        return wrong(Code::corrupt, "the name of its backing file has " + number(header.name_bytes) + " bytes; 1023 are allowed");
+        return wrong(Code::corrupt,
+                     "the name of its backing file has " + number(header.name_bytes) + " bytes; 1023 are allowed");
     if (header.name_offset < header_bytes)
         return wrong(Code::corrupt, "the name of its backing file lies over the header");
     if (header.name_offset > file_bytes || header.name_bytes > file_bytes - header.name_offset)
@@ -102,7 +107,8 @@ Result<Header> decode_header(std::span<const std::byte> raw, std::uint64_t file_
     // Where the L1 table or the name starts at 48, these bytes are theirs.
     const bool extended = header.l1_offset != header_bytes && header.name_offset != header_bytes;
     if (status && extended && load_be<std::uint32_t>(raw, header_bytes) == xen_magic)
-        status = wrong(Code::unsupported, "it has the extended header of Xen's old blktap; convert it to a plain qcow image");
+        status = wrong(Code::unsupported,
+                       "it has the extended header of Xen's old blktap; convert it to a plain qcow image");
     if (status) status = check_l1(header, file_bytes, wrong);
     if (status) status = check_name(header, file_bytes, wrong);
     if (!status) return status.error();

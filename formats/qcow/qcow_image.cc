@@ -64,7 +64,8 @@ Result<std::unique_ptr<Image>> QcowImage::open(std::unique_ptr<BlockFile> file, 
         return refuse(Code::invalid, "there is no option '" + options.options.front().first + "'");
     if (options.writable && file->read_only()) return refuse(Code::denied, "the file is open for reading only");
     if (options.writable && file->fixed_size())
-        return refuse(Code::unsupported, "it lies on a block device, where it can't grow; use it read-only or copy it to a file");
+        return refuse(Code::unsupported,
+                      "it lies on a block device, where it can't grow; use it read-only or copy it to a file");
     const auto size = file->size();
     if (!size) return size.error();
     std::array<std::byte, header_bytes + xen_magic_bytes> raw{};
@@ -206,7 +207,8 @@ QcowImage::Answer QcowImage::answer(std::uint64_t entry, std::uint64_t limit) co
     }
     auto fault = fault_of_data(place.offset, limit);
     // Only of a file that is not written to does the end cut a cluster; see pad_file().
-    const auto in_file = writable_ || !fault.empty() ? cluster_bytes() : std::min(cluster_bytes(), file_bytes_ - place.offset);
+    const auto in_file =
+        writable_ || !fault.empty() ? cluster_bytes() : std::min(cluster_bytes(), file_bytes_ - place.offset);
     return {ExtentKind::data, place.offset, in_file, std::move(fault)};
 }
 
@@ -247,8 +249,8 @@ Status QcowImage::append_table(const L2Table& table, std::uint64_t& at, std::uin
         const auto cluster = answer(table.entries[l2_index(at)], limit);
         if (!cluster.fault.empty()) {
             if (at >= needed) return ok();
-            return corrupt("the cluster of guest byte " + std::to_string(align_down(at, cluster_bytes())) + " at byte " +
-                           std::to_string(cluster.host) + " " + cluster.fault);
+            return corrupt("the cluster of guest byte " + std::to_string(align_down(at, cluster_bytes())) +
+                           " at byte " + std::to_string(cluster.host) + " " + cluster.fault);
         }
         const auto cluster_end = std::min(align_down(at, cluster_bytes()) + cluster_bytes(), end);
         append_cluster(cluster, at, cluster_end, out);
@@ -278,7 +280,8 @@ Result<std::vector<Extent>> QcowImage::look_up(GuestRange range) {
     // What L1 says for nothing.
     const bool whole_tables = at == info_.virtual_size || at % (std::uint64_t{1} << header_.l2_shift()) == 0;
     if (whole_tables && out.back().kind == ExtentKind::unallocated) {
-        for (auto i = l1_index(at), last = i + look_ahead_tables; at < info_.virtual_size && i < last && !has_table(i); i++) {
+        for (auto i = l1_index(at), last = i + look_ahead_tables; at < info_.virtual_size && i < last && !has_table(i);
+             i++) {
             out.back().length += table_end(i) - at;
             at = table_end(i);
         }
@@ -327,12 +330,13 @@ Status QcowImage::check_change(const Change& change) const {
     if (change.file != 0) return error(Code::invalid, "there is no file " + std::to_string(change.file));
     if (length == 0 || start % cluster_bytes() != 0 || start >= info_.virtual_size || length > disk_end - start ||
         ((start + length) % cluster_bytes() != 0 && start + length != info_.virtual_size))
-        return error(Code::invalid, "a change of " + std::to_string(length) + " bytes at guest byte " + std::to_string(start) +
-                                        " is not of whole clusters");
+        return error(Code::invalid, "a change of " + std::to_string(length) + " bytes at guest byte " +
+                                        std::to_string(start) + " is not of whole clusters");
     for (std::uint64_t done = 0; done < length; done += cluster_bytes()) {
         const auto fault = fault_of_data(change.host.bytes + done, tail_.next());
         if (!fault.empty())
-            return error(Code::invalid, "a change names byte " + std::to_string(change.host.bytes + done) + ", which " + fault);
+            return error(Code::invalid,
+                         "a change names byte " + std::to_string(change.host.bytes + done) + ", which " + fault);
     }
     return ok();
 }

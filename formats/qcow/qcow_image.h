@@ -120,11 +120,11 @@ private:
     bool corrupt_ = false;     // seen: no further allocation
     bool needs_sync_ = false;  // something applied is not known to be durable
 
-    std::vector<std::uint64_t> l1_;              // as on disk
-    std::vector<std::uint64_t> table_offsets_;   // sorted; of every table, planned ones too
+    std::vector<std::uint64_t> l1_;                   // as on disk
+    std::vector<std::uint64_t> table_offsets_;        // sorted; of every table, planned ones too
     std::map<std::uint64_t, std::uint64_t> planned_;  // L1 index -> place for a table to come
-    std::vector<bool> scanned_;        // by L1 index: read once, or made here
-    std::set<std::uint64_t> suspect_;  // L1 indices, see scan_table()
+    std::vector<bool> scanned_;                       // by L1 index: read once, or made here
+    std::set<std::uint64_t> suspect_;                 // L1 indices, see scan_table()
     TableCache<L2Table> cache_;
     std::set<std::uint64_t> dirty_;  // L1 indices of tables with changes; pinned in the cache
 };

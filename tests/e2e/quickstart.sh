@@ -3,9 +3,9 @@
 #
 # The whole way, in a real Xen: xm create of a domain whose disk is literally
 # 'dmu:qcow:/vm/disk.qcow,xvda,w'; the guest works on it; the listing; after the
-# shutdown others read the image. Runs in dom0:
+# shutdown others read the image. Runs in dom0.
 #
-#	tests/vm/run --kernel xen -- tests/e2e/quickstart.sh
+# vm: --kernel xen --timeout 280
 
 # Functions are called through "check" and "wait_for", too.
 # shellcheck disable=SC2317

@@ -10,10 +10,10 @@ namespace dmu {
 struct FaultPlan {
     enum Kind : unsigned { reads = 1, writes = 2, syncs = 4, allocations = 8, truncations = 16, all = 31 };
 
-    unsigned kinds = all;             // what is counted
+    unsigned kinds = all;                // what is counted
     std::uint64_t fail_at = UINT64_MAX;  // the operation (from 0) that fails
     Code code = Code::io;
-    bool tear = false;                // a failing write leaves its first half
+    bool tear = false;  // a failing write leaves its first half
 
     std::uint64_t count = 0;
     bool failed = false;

@@ -17,7 +17,9 @@ public:
     Status read(std::uint64_t offset, std::span<std::byte> into) override { return file_->read(offset, into); }
     Status write(std::uint64_t offset, std::span<const std::byte> from) override { return file_->write(offset, from); }
     Status sync() override { return file_->sync(); }
-    Result<bool> allocate(std::uint64_t offset, std::uint64_t length) override { return file_->allocate(offset, length); }
+    Result<bool> allocate(std::uint64_t offset, std::uint64_t length) override {
+        return file_->allocate(offset, length);
+    }
     Status truncate(std::uint64_t size) override { return file_->truncate(size); }
     bool read_only() const override { return file_->read_only(); }
     int descriptor() const override { return file_->descriptor(); }

@@ -133,6 +133,7 @@ test_store() {
     local job=$! kills=0
     while kill -0 $job 2> /dev/null; do
         sleep 0.$((RANDOM % 8 + 1))
+        [ $kills -lt 12 ] || continue
         kill_mapper
         start_mapper
         kills=$((kills + 1))
@@ -244,6 +245,17 @@ test_unload() {
     a=$(tr ' ' '\n' <<< "$after" | sed -n 's/^SUnreclaim://p')
     check "unload: slab memory does not grow ($b -> $a kB)" test $((a - b)) -lt 2048
 }
+
+# Where everything stands after so many seconds, for whoever looks for a hang.
+if [ -n "${DMU_WATCHDOG:-}" ]; then
+    (
+        sleep "$DMU_WATCHDOG"
+        dmsetup status
+        echo w > /proc/sysrq-trigger
+        dmesg | tail -n 150
+        ps aux | tail -n 20
+    ) &
+fi
 
 mkdir -p $work
 load_module

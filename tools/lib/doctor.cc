@@ -4,14 +4,11 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <algorithm>
-#include <array>
 #include <cstdlib>
 #include <fstream>
-#include <sstream>
 
 #include "tools/lib/listing.h"
-#include "tools/lib/xl_config.h"
+#include "xen-backend/control/config.h"
 #include "xen-backend/libdmu/channel.h"
 
 namespace dmu {
@@ -90,15 +87,10 @@ private:
             good("configuration: no " + places_.configuration + ", everything is at its default");
             return;
         }
-        const auto text = read_text_file(places_.configuration);
-        if (!text) {
-            problem("configuration: " + text.error().message, "make it readable for root");
-            return;
-        }
-        const auto faults = configuration_faults(*text);
-        for (const auto& fault : faults)
-            problem("configuration: " + places_.configuration + ": " + fault, "see xen-dmu.conf(5)");
-        if (faults.empty()) good("configuration: " + places_.configuration);
+        if (const auto config = read_config(places_.configuration))
+            good("configuration: " + places_.configuration);
+        else
+            problem("configuration: " + config.error().message, "see xen-dmu.conf(5)");
     }
 
     void run_directory() {
@@ -131,61 +123,14 @@ private:
     std::vector<Finding> findings_;
 };
 
-std::string trimmed(const std::string& text) {
-    const auto first = text.find_first_not_of(" \t\r");
-    return first == std::string::npos ? "" : text.substr(first, text.find_last_not_of(" \t\r") - first + 1);
-}
-
-bool is_number(const std::string& text) {
-    return !text.empty() && text.size() < 10 && text.find_first_not_of("0123456789") == std::string::npos;
-}
-
-bool all_absolute(const std::string& list) {
-    std::istringstream parts(list);
-    std::string part;
-    while (std::getline(parts, part, ':'))
-        if (!part.empty() && part.front() != '/') return false;
-    return true;
-}
-
-std::string setting_fault(const std::string& name, const std::string& value) {
-    if (name == "roots" || name == "image-roots")
-        return all_absolute(value) ? "" : name + " holds a directory that does not begin with /";
-    if (name == "on-full") return value == "wait" || value == "error" ? "" : "on-full is neither wait nor error";
-    if (name == "wait-seconds")
-        return value == "forever" || is_number(value) ? "" : "wait-seconds is neither a number nor forever";
-    if (name == "commit-seconds")
-        return is_number(value) && std::stoul(value) >= 1 && std::stoul(value) <= 3600
-                   ? ""
-                   : "commit-seconds is not from 1 to 3600";
-    return "there is no setting '" + name + "'";
-}
-
 }  // namespace
 
-std::vector<std::string> configuration_faults(const std::string& text) {
-    std::vector<std::string> faults;
-    std::istringstream lines(text);
-    std::string line;
-    for (unsigned number = 1; std::getline(lines, line); ++number) {
-        line = trimmed(line.substr(0, line.find('#')));
-        if (line.empty()) continue;
-        const auto equals = line.find('=');
-        const std::string fault = equals == std::string::npos ? "expected NAME = VALUE"
-                                                              : setting_fault(trimmed(line.substr(0, equals)),
-                                                                              trimmed(line.substr(equals + 1)));
-        if (!fault.empty()) faults.push_back("line " + std::to_string(number) + ": " + fault);
-    }
-    return faults;
-}
-
 DoctorPlaces real_places() {
-    const char* configuration = std::getenv("XEN_DMU_CONFIG");
     DoctorPlaces places;
     places.script = DMU_XEN_SCRIPTDIR "/block-dmu";
     const char* mapper = std::getenv("XEN_DMU_MAPPER");
     places.mapper = mapper ? mapper : DMU_LIBEXECDIR "/xen-dmu-mapper";
-    places.configuration = configuration ? configuration : DMU_CONFIG_FILE;
+    places.configuration = config_path();
     places.run_directory = control::run_directory();
     return places;
 }

@@ -30,7 +30,4 @@ DoctorPlaces real_places();
 
 std::vector<Finding> examine_host(const Ports& ports, const Status& xenstore, const DoctorPlaces& places);
 
-// One finding per fault of the configuration's text; empty: none.
-std::vector<std::string> configuration_faults(const std::string& text);
-
 }  // namespace dmu

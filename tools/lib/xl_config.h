@@ -23,7 +23,4 @@ std::string quote_for_xl(const std::string& text, char quote = '"');
 // disk=["...","..."], which on xl's command line replaces the file's list.
 std::string disk_assignment(const std::vector<std::string>& entries);
 
-// A whole file; at most 16 MiB.
-Result<std::string> read_text_file(const std::string& path);
-
 }  // namespace dmu

@@ -7,6 +7,7 @@
 #include <optional>
 
 #include "tools/lib/disk_entry.h"
+#include "tools/lib/text_file.h"
 #include "tools/lib/xl_config.h"
 
 namespace dmu {

@@ -19,8 +19,8 @@ Result<std::uint32_t> parse_number(const std::string& text, std::uint32_t least,
     std::uint32_t value = 0;
     auto [end, problem] = std::from_chars(text.data(), text.data() + text.size(), value);
     if (problem == std::errc() && end == text.data() + text.size() && value >= least && value <= most) return value;
-    return Error{Code::invalid, "'" + text + "' is not a number from " + std::to_string(least) + " to " +
-                                    std::to_string(most)};
+    return Error{Code::invalid,
+                 "'" + text + "' is not a number from " + std::to_string(least) + " to " + std::to_string(most)};
 }
 
 Result<std::vector<std::string>> parse_directories(const std::string& text) {
@@ -65,8 +65,8 @@ Status set(Config& config, const std::string& name, const std::string& value) {
         return ok();
     }
     if (name == "wait-seconds") return set_number(config.wait_seconds, value, 0, 0xfffffffeu);
-    return Error{Code::invalid, "unknown name '" + name +
-                                    "'; known are roots, image-roots, on-full, wait-seconds, commit-seconds"};
+    return Error{Code::invalid,
+                 "unknown name '" + name + "'; known are roots, image-roots, on-full, wait-seconds, commit-seconds"};
 }
 
 Status parse_line(Config& config, const std::string& line) {
@@ -79,7 +79,9 @@ Status parse_line(Config& config, const std::string& line) {
 
 }  // namespace
 
-const char* on_full_name(OnFull policy) { return policy == OnFull::wait ? "wait" : "error"; }
+const char* on_full_name(OnFull policy) {
+    return policy == OnFull::wait ? "wait" : "error";
+}
 
 Result<OnFull> parse_on_full(const std::string& text) {
     if (text == "wait") return OnFull::wait;

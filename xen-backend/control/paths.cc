@@ -47,9 +47,15 @@ std::string run_directory() {
     return path ? path : DMU_RUNDIR;
 }
 
-std::string socket_path(const std::string& instance) { return in_run_directory(instance, socket_suffix); }
-std::string pid_path(const std::string& instance) { return in_run_directory(instance, ".pid"); }
-std::string failure_path(const std::string& instance) { return in_run_directory(instance, ".failure"); }
+std::string socket_path(const std::string& instance) {
+    return in_run_directory(instance, socket_suffix);
+}
+std::string pid_path(const std::string& instance) {
+    return in_run_directory(instance, ".pid");
+}
+std::string failure_path(const std::string& instance) {
+    return in_run_directory(instance, ".failure");
+}
 
 std::string log_path(const std::string& instance) {
     struct stat info;

@@ -7,9 +7,10 @@ namespace dmu::control {
 namespace {
 
 constexpr std::pair<Code, const char*> names[] = {
-    {Code::invalid, "invalid"},   {Code::not_found, "not_found"},     {Code::denied, "denied"},
-    {Code::busy, "busy"},         {Code::unsupported, "unsupported"}, {Code::corrupt, "corrupt"},
-    {Code::no_space, "no_space"}, {Code::io, "io"},
+    {Code::invalid, "invalid"},         {Code::not_found, "not_found"},
+    {Code::denied, "denied"},           {Code::busy, "busy"},
+    {Code::unsupported, "unsupported"}, {Code::corrupt, "corrupt"},
+    {Code::no_space, "no_space"},       {Code::io, "io"},
 };
 
 }  // namespace
@@ -28,7 +29,9 @@ Code code_from_name(const std::string& name) {
     return Code::io;
 }
 
-Json ok_reply() { return Json{{"ok", true}}; }
+Json ok_reply() {
+    return Json{{"ok", true}};
+}
 
 Json error_reply(const Error& error) {
     return Json{{"ok", false}, {"code", code_name(error.code)}, {"error", error.message}};
@@ -55,7 +58,9 @@ Result<std::string> encode(const Json& value) {
     }
 }
 
-std::string encode_lossy(const Json& value) { return value.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n"; }
+std::string encode_lossy(const Json& value) {
+    return value.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n";
+}
 
 Result<Json> decode(const std::string& line) {
     Json value = Json::parse(line, nullptr, false);

@@ -65,11 +65,13 @@ std::string failure_text(const std::string& instance) {
 
 Status check_before_start() {
     if (access(mapper_path().c_str(), X_OK) != 0) {
-        return Error{Code::not_found, "the mapper program " + mapper_path() + " is missing: install dm-userspace whole"};
+        return Error{Code::not_found,
+                     "the mapper program " + mapper_path() + " is missing: install dm-userspace whole"};
     }
     if (!std::getenv("XEN_DMU_RUNDIR") && access("/dev/dmu", F_OK) != 0) {
-        return Error{Code::not_found,
-                     "the kernel module dm-userspace is not loaded (/dev/dmu is missing): load it: modprobe dm-userspace"};
+        return Error{
+            Code::not_found,
+            "the kernel module dm-userspace is not loaded (/dev/dmu is missing): load it: modprobe dm-userspace"};
     }
     return ok();
 }
@@ -102,8 +104,9 @@ Status ensure_mapper(const std::string& instance, unsigned timeout_s) {
         if (Clock::now() >= deadline) break;
         std::this_thread::sleep_for(std::chrono::milliseconds(20));
     }
-    return Error{Code::io, "the mapper of " + instance + " was started but does not answer on " + socket_path(instance) +
-                               "; see " + (systemd_runs() ? "the journal" : log_path(instance))};
+    return Error{Code::io, "the mapper of " + instance + " was started but does not answer on " +
+                               socket_path(instance) + "; see " +
+                               (systemd_runs() ? "the journal" : log_path(instance))};
 }
 
 }  // namespace dmu::control

@@ -51,22 +51,21 @@ Json to_json(const DiskState& state) {
                          {"destination", file.destination},
                          {"buffered", file.buffered}});
     }
-    return {{"version", state_version},
-            {"instance", state.instance},
-            {"name", state.name},
-            {"uuid", state.uuid},
-            {"key", state.key},
-            {"spec", path_to_json(state.spec)},
-            {"mode", state.writable ? "w" : "r"},
-            {"complete", state.complete},
-            {"major", state.major},
-            {"minor", state.minor},
-            {"options",
-             {{"on_full", state.on_full},
-              {"wait_seconds", state.wait_seconds},
-              {"commit_seconds", state.commit_seconds}}},
-            {"users", state.users},
-            {"files", files}};
+    return {
+        {"version", state_version},
+        {"instance", state.instance},
+        {"name", state.name},
+        {"uuid", state.uuid},
+        {"key", state.key},
+        {"spec", path_to_json(state.spec)},
+        {"mode", state.writable ? "w" : "r"},
+        {"complete", state.complete},
+        {"major", state.major},
+        {"minor", state.minor},
+        {"options",
+         {{"on_full", state.on_full}, {"wait_seconds", state.wait_seconds}, {"commit_seconds", state.commit_seconds}}},
+        {"users", state.users},
+        {"files", files}};
 }
 
 DiskState from_json(const Json& value) {
@@ -119,8 +118,12 @@ Status write_whole(const std::string& path, const std::string& text) {
 
 }  // namespace
 
-std::string disks_directory() { return run_directory() + "/disks"; }
-std::string state_path(const std::string& key) { return disks_directory() + "/" + key + ".json"; }
+std::string disks_directory() {
+    return run_directory() + "/disks";
+}
+std::string state_path(const std::string& key) {
+    return disks_directory() + "/" + key + ".json";
+}
 
 Status write_state(const DiskState& state) {
     if (Status made = make_directory(run_directory()); !made) return made;

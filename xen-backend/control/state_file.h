@@ -24,13 +24,13 @@ struct DiskState {
     std::string name;  // of the dm device
     std::string uuid;  // of the dm device: "DMU-<key>"
     std::string key;
-    std::string spec;         // "qcow:/vm/disk.qcow"
-    bool writable = false;    // "mode": "w" or "r"
-    bool complete = false;    // the dm device was made; false: the mapper died while making it
-    unsigned major = 0;       // of the dm device, once complete
+    std::string spec;       // "qcow:/vm/disk.qcow"
+    bool writable = false;  // "mode": "w" or "r"
+    bool complete = false;  // the dm device was made; false: the mapper died while making it
+    unsigned major = 0;     // of the dm device, once complete
     unsigned minor = 0;
-    std::string on_full;            // "wait" or "error"
-    std::uint32_t wait_seconds = 0; // 0xffffffff: forever
+    std::string on_full;             // "wait" or "error"
+    std::uint32_t wait_seconds = 0;  // 0xffffffff: forever
     unsigned commit_seconds = 1;
     std::vector<std::string> users;  // "backend/vbd/5/51712", "name-..."
     std::vector<File> files;

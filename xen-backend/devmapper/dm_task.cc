@@ -18,19 +18,20 @@ constexpr int log_warning = 4;     // the library's own levels; lower is worse
 constexpr int log_level_mask = 7;  // the rest are flags
 constexpr auto udev_patience = std::chrono::seconds(15);
 
-// Where the library's words go while a task runs; else nowhere.
-thread_local std::string* complaints = nullptr;
+// The library's words since the task began.
+thread_local std::string complaints;
 
 void gather(int level, const char*, int, int, const char* format, ...) {
-    if (complaints == nullptr || (level & log_level_mask) > log_warning) return;
+    if ((level & log_level_mask) > log_warning) return;
     char line[1024];
     va_list arguments;
     va_start(arguments, format);
+    // NOLINTNEXTLINE(clang-analyzer-valist.Uninitialized): it is, the analyzer is wrong
     std::vsnprintf(line, sizeof(line), format, arguments);
     va_end(arguments);
-    if (complaints->size() > 2000) return;
-    if (!complaints->empty()) *complaints += "; ";
-    *complaints += line;
+    if (complaints.size() > 2000) return;
+    if (!complaints.empty()) complaints += "; ";
+    complaints += line;
 }
 
 Code code_of(int number) {
@@ -115,22 +116,19 @@ void prepare_library() {
     static std::once_flag once;
     std::call_once(once, [] {
         dm_log_with_errno_init(gather);
-        complaints = &first_complaints();
+        complaints.clear();
         dm_udev_set_sync_support(dm_cookie_supported() && access("/run/udev/control", F_OK) == 0);
-        complaints = nullptr;
+        first_complaints() = complaints;
     });
 }
 
 Status run_task(const DmRequest& request) {
-    std::string said;
-    complaints = &said;
-    const std::unique_ptr<std::string*, void (*)(std::string**)> silence(&complaints,
-                                                                         [](std::string** sink) { *sink = nullptr; });
+    complaints.clear();
     const std::unique_ptr<dm_task, void (*)(dm_task*)> task(dm_task_create(request.type), dm_task_destroy);
-    if (!task) return failure(request, errno, said);
+    if (!task) return failure(request, errno, complaints);
     std::uint32_t cookie = 0;
     if (!set_up(task.get(), request, cookie)) {
-        Error error = failure(request, 0, said);
+        Error error = failure(request, 0, complaints);
         if (error.code == Code::io) error.code = Code::invalid;
         if (cookie != 0) wait_for_udev(cookie);
         return error;
@@ -138,7 +136,7 @@ Status run_task(const DmRequest& request) {
     const bool done = dm_task_run(task.get());
     const int number = done ? 0 : dm_task_get_errno(task.get());
     if (request.cookie) wait_for_udev(cookie);
-    if (!done) return failure(request, number, said);
+    if (!done) return failure(request, number, complaints);
     if (request.take) request.take(task.get());
     return ok();
 }

@@ -37,7 +37,8 @@ private:
     dmu_command to_map(const Mapping& mapping, std::uint64_t sequence) const;
     dmu_command error_map(GuestRange range, std::uint64_t sequence) const;
     void answer_damaged(const dmu_event& miss, GuestRange range, std::uint64_t sequence, const Error& error);
-    void answer_known(const dmu_event& miss, GuestRange range, const std::vector<Mapping>& found, std::uint64_t sequence);
+    void answer_known(const dmu_event& miss, GuestRange range, const std::vector<Mapping>& found,
+                      std::uint64_t sequence);
     void place(const dmu_event& miss, GuestRange range);
     void no_space(const dmu_event& miss, const Error& error);
     void set_policies(dmu_command& command, bool allocated) const;

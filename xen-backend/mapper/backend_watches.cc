@@ -13,7 +13,8 @@ constexpr std::chrono::seconds retry_interval{5};
 }  // namespace
 
 BackendWatches::BackendWatches(EventLoop& loop, Opener open, std::function<void(const std::string&)> gone)
-    : loop_(loop), open_(std::move(open)), gone_(std::move(gone)) {}
+    : loop_(loop), open_(std::move(open)), gone_(std::move(gone)) {
+}
 
 BackendWatches::~BackendWatches() {
     loop_.cancel(retry_);

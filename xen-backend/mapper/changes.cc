@@ -37,7 +37,8 @@ Status Changes::apply(const dmu_event& changed) {
     if (change.kind != ChangeKind::zero) {
         if (changed.destination >= files_per_layer) {
             return Error{Code::invalid, "the kernel reports a change in destination " +
-                                            std::to_string(changed.destination) + ", which is no file of the top image"};
+                                            std::to_string(changed.destination) +
+                                            ", which is no file of the top image"};
         }
         change.file = destination_file(changed.destination);
         change.host = {changed.physical * sector_size};

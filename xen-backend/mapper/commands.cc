@@ -20,11 +20,27 @@ bool may_share(const std::vector<std::string>& users, const std::string& user) {
     unsigned domain, device, other_domain, other_device;
     if (!parse_backend_user(user, domain, device)) return false;
     return std::all_of(users.begin(), users.end(), [&](const std::string& other) {
-        return parse_backend_user(other, other_domain, other_device) && other_domain != domain && other_device == device;
+        return parse_backend_user(other, other_domain, other_device) && other_domain != domain &&
+               other_device == device;
     });
 }
 
 }  // namespace
+
+// "qcow;on-full=error:/p": what is the mapper's is not the format's.
+Status take_own_options(ImageSpec& spec, Config& config) {
+    for (auto option = spec.options.begin(); option != spec.options.end();) {
+        if (option->first != "on-full") {
+            ++option;
+            continue;
+        }
+        auto policy = parse_on_full(option->second);
+        if (!policy) return policy.error().in("the specification " + spec.text());
+        config.on_full = *policy;
+        option = spec.options.erase(option);
+    }
+    return ok();
+}
 
 bool parse_backend_user(const std::string& user, unsigned& domain, unsigned& device) {
     int used = 0;
@@ -81,8 +97,10 @@ Status Mapper::check_add(const Json& request, Attachment& wanted) const {
     if (Status named = check_dm_name(*name); !named) return named;
     auto spec = parse_spec(*spec_text);
     if (!spec) return spec.error();
+    wanted.state.spec = spec->text();
     auto config = read_config(config_path());
     if (!config) return config.error();
+    if (Status taken = take_own_options(*spec, *config); !taken) return taken;
     if (request.contains("on_full")) {
         auto text = text_of(request, "on_full");
         if (!text) return text.error();
@@ -94,7 +112,6 @@ Status Mapper::check_add(const Json& request, Attachment& wanted) const {
     wanted.config = *config;
     wanted.state.instance = instance_;
     wanted.state.name = *name;
-    wanted.state.spec = spec->text();
     wanted.state.writable = *mode == "w";
     wanted.state.on_full = on_full_name(config->on_full);
     wanted.state.wait_seconds = config->wait_seconds;
@@ -123,7 +140,8 @@ bool Mapper::add_to_existing(const Attachment& wanted, const Reply& reply) {
     };
     Attachment* found = find_name(wanted.state.name);
     if (found && !is_same(*found)) {
-        reply(control::error_reply({Code::busy, "the name " + wanted.state.name + " is in use for " + found->state.spec}));
+        reply(control::error_reply(
+            {Code::busy, "the name " + wanted.state.name + " is in use for " + found->state.spec}));
         return true;
     }
     for (auto& [id, one] : attachments_) {
@@ -132,8 +150,8 @@ bool Mapper::add_to_existing(const Attachment& wanted, const Reply& reply) {
     if (!found) return false;
     Stage stage = found->stage;
     if (stage == Stage::removing || stage == Stage::closing || stage == Stage::undoing || stage == Stage::leaving) {
-        reply(control::error_reply({Code::busy, found->state.name + " is still being removed (somebody may have it " +
-                                                    "open); try again"}));
+        reply(control::error_reply(
+            {Code::busy, found->state.name + " is still being removed (somebody may have it " + "open); try again"}));
         return true;
     }
     if (std::find(found->state.users.begin(), found->state.users.end(), user) == found->state.users.end()) {

@@ -13,7 +13,9 @@ constexpr std::uint64_t log_mark = 16384;
 
 }  // namespace
 
-void CommitQueue::flush(std::uint64_t id, std::uint64_t sequence) { flushes_.push_back({id, sequence}); }
+void CommitQueue::flush(std::uint64_t id, std::uint64_t sequence) {
+    flushes_.push_back({id, sequence});
+}
 
 void CommitQueue::touch(Clock::time_point now) {
     if (!due_) due_ = now + interval_;
@@ -44,12 +46,12 @@ bool CommitQueue::run(Clock::time_point now) {
 Status CommitQueue::commit() {
     const std::uint64_t applied = changes_.applied();
     // The kernel flushed the data of what the flush names, not of what came after it.
-    bool durable = std::any_of(flushes_.begin(), flushes_.end(),
-                               [&](const Flush& flush) { return flush.sequence >= applied; });
+    bool durable =
+        std::any_of(flushes_.begin(), flushes_.end(), [&](const Flush& flush) { return flush.sequence >= applied; });
     if (Status done = image_.commit(durable ? DataState::durable : DataState::written); !done) return done;
     ++commits_;
-    bool waited_for = std::any_of(flushes_.begin(), flushes_.end(),
-                                  [&](const Flush& flush) { return flush.sequence <= applied; });
+    bool waited_for =
+        std::any_of(flushes_.begin(), flushes_.end(), [&](const Flush& flush) { return flush.sequence <= applied; });
     if (applied > committed_ || waited_for) out_.committed(applied);
     committed_ = std::max(committed_, applied);
     std::erase_if(flushes_, [&](const Flush& flush) { return flush.sequence <= applied; });

@@ -9,7 +9,6 @@
 
 #include <cstring>
 
-
 namespace dmu {
 namespace {
 
@@ -32,7 +31,8 @@ struct ControlServer::Client {
 };
 
 ControlServer::ControlServer(EventLoop& loop, Handler handler)
-    : loop_(loop), handler_(std::move(handler)), self_(std::make_shared<ControlServer*>(this)) {}
+    : loop_(loop), handler_(std::move(handler)), self_(std::make_shared<ControlServer*>(this)) {
+}
 
 ControlServer::~ControlServer() {
     *self_ = nullptr;
@@ -43,7 +43,8 @@ ControlServer::~ControlServer() {
 Status ControlServer::listen(const std::string& path, uid_t allowed_uid) {
     sockaddr_un address{};
     address.sun_family = AF_UNIX;
-    if (path.size() >= sizeof address.sun_path) return Error{Code::invalid, "the socket's path " + path + " is too long"};
+    if (path.size() >= sizeof address.sun_path)
+        return Error{Code::invalid, "the socket's path " + path + " is too long"};
     std::memcpy(address.sun_path, path.c_str(), path.size() + 1);
     listener_ = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (listener_ < 0) return system_error("making the control socket");

@@ -32,10 +32,18 @@ void Disk::post(Request request) {
     eventfd_write(wake_, 1);
 }
 
-void Disk::close() { post({Request::Kind::end, Ending::close, nullptr}); }
-void Disk::leave() { post({Request::Kind::end, Ending::leave, nullptr}); }
-void Disk::commit(std::function<void(Status)> done) { post({Request::Kind::commit, Ending::none, std::move(done)}); }
-void Disk::take_down() { post({Request::Kind::take_down, Ending::none, nullptr}); }
+void Disk::close() {
+    post({Request::Kind::end, Ending::close, nullptr});
+}
+void Disk::leave() {
+    post({Request::Kind::end, Ending::leave, nullptr});
+}
+void Disk::commit(std::function<void(Status)> done) {
+    post({Request::Kind::commit, Ending::none, std::move(done)});
+}
+void Disk::take_down() {
+    post({Request::Kind::take_down, Ending::none, nullptr});
+}
 
 std::deque<Disk::Request> Disk::take_requests() {
     eventfd_t count;

@@ -52,10 +52,9 @@ void EventLoop::cancel(TimerId id) {
 }
 
 void EventLoop::post(Work work) {
-    {
-        MutexLock lock(mutex_);
-        posted_.push_back(std::move(work));
-    }
+    // All under the lock: work that ends the loop must not run before this is done with it.
+    MutexLock lock(mutex_);
+    posted_.push_back(std::move(work));
     eventfd_write(wake_, 1);
 }
 

@@ -13,7 +13,8 @@ struct AdoptedFiles {
     const DiskSetup& setup;
     Channel& channel;
 
-    static Result<std::unique_ptr<BlockFile>> open(void* context, unsigned layer, const std::string& path, OpenMode mode) {
+    static Result<std::unique_ptr<BlockFile>> open(void* context, unsigned layer, const std::string& path,
+                                                   OpenMode mode) {
         return static_cast<AdoptedFiles*>(context)->open_one(layer, path, mode);
     }
 

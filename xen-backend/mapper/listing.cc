@@ -50,7 +50,7 @@ Mapper::Json Mapper::list() const {
 }
 
 Mapper::Json Mapper::describe(const Attachment& one) const {
-    static constexpr const char* stages[] = {"opening",  "creating", "active",   "removing", "closing",
+    static constexpr const char* stages[] = {"opening", "creating", "active",   "removing", "closing",
                                              "undoing", "adopting", "orphaned", "leaving"};
     Json disk;
     disk["name"] = one.state.name;

@@ -57,7 +57,9 @@ Status lock_image(int descriptor, LockMode mode, const std::string& path) {
         if (locked) locked = take(descriptor, unshared_base + bit, path);
     }
     for (unsigned bit : used) {
-        if (locked) locked = check_free(descriptor, unshared_base + bit, path, "attached there, or being read as a backing file");
+        if (locked)
+            locked =
+                check_free(descriptor, unshared_base + bit, path, "attached there, or being read as a backing file");
     }
     for (unsigned bit : unshared) {
         if (locked) locked = check_free(descriptor, used_base + bit, path, "it is being written");

@@ -32,7 +32,9 @@ std::string timestamp() {
     return text;
 }
 
-int open_log(const std::string& path) { return open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600); }
+int open_log(const std::string& path) {
+    return open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+}
 
 }  // namespace
 

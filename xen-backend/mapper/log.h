@@ -15,9 +15,17 @@ bool log_to_file(const std::string& path);
 // Opens the file anew, for logrotate.
 void log_reopen();
 
-inline void log_error(const std::string& text) { log_line(LogLevel::error, text); }
-inline void log_warning(const std::string& text) { log_line(LogLevel::warning, text); }
-inline void log_notice(const std::string& text) { log_line(LogLevel::notice, text); }
-inline void log_info(const std::string& text) { log_line(LogLevel::info, text); }
+inline void log_error(const std::string& text) {
+    log_line(LogLevel::error, text);
+}
+inline void log_warning(const std::string& text) {
+    log_line(LogLevel::warning, text);
+}
+inline void log_notice(const std::string& text) {
+    log_line(LogLevel::notice, text);
+}
+inline void log_info(const std::string& text) {
+    log_line(LogLevel::info, text);
+}
 
 }  // namespace dmu

@@ -39,12 +39,10 @@ void usage(FILE* stream) {
 
 // The status to exit with at once, or -1.
 int parse_options(int count, char** words, Options& options) {
-    static const option known[] = {{"instance", required_argument, nullptr, 'i'},
-                                   {"supervise", no_argument, nullptr, 's'},
-                                   {"foreground", no_argument, nullptr, 'f'},
-                                   {"version", no_argument, nullptr, 'V'},
-                                   {"help", no_argument, nullptr, 'h'},
-                                   {}};
+    static const option known[] = {
+        {"instance", required_argument, nullptr, 'i'}, {"supervise", no_argument, nullptr, 's'},
+        {"foreground", no_argument, nullptr, 'f'},     {"version", no_argument, nullptr, 'V'},
+        {"help", no_argument, nullptr, 'h'},           {}};
     for (int letter; (letter = getopt_long(count, words, "i:sfVh", known, nullptr)) != -1;) {
         switch (letter) {
             case 'i':
@@ -112,7 +110,8 @@ int serve(const std::string& instance) {
         }
     }
     dmu::PidFile pid_file;
-    if (Status taken = pid_file.take(dmu::control::pid_path(instance)); !taken) return hopeless(instance, taken.error());
+    if (Status taken = pid_file.take(dmu::control::pid_path(instance)); !taken)
+        return hopeless(instance, taken.error());
     if (auto module = dmu::hello(); !module) {
         pid_file.remove();
         return hopeless(instance, module.error());

@@ -97,9 +97,11 @@ private:
     void adopt_one(const control::DiskState& state);
     void forget(Attachment& one);
     void orphan(Attachment& one, const Error& why);
-    void fail_waiting_io(const Attachment& one);
+
+    // their ends (removal.cc)
     void drop_user(Attachment& one, const std::string& user);
     void begin_removal(Attachment& one);
+    void fail_waiting_io(const Attachment& one);
     void try_removal(Attachment& one);
     void removal_tried(std::uint64_t id, const Status& result);
     void close_disk(Attachment& one);
@@ -130,6 +132,9 @@ private:
     std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
     DmThread dm_thread_;  // last: what it still does must find the rest
 };
+
+// Moves the options of a specification that are the mapper's from there into config.
+Status take_own_options(ImageSpec& spec, Config& config);
 
 // "backend/vbd/5/51712": domain and device number; false for other users.
 bool parse_backend_user(const std::string& user, unsigned& domain, unsigned& device);

@@ -25,7 +25,9 @@ Result<struct stat> look_at(int descriptor, const std::string& path) {
     return info;
 }
 
-bool is_same_file(const struct stat& a, const struct stat& b) { return a.st_dev == b.st_dev && a.st_ino == b.st_ino; }
+bool is_same_file(const struct stat& a, const struct stat& b) {
+    return a.st_dev == b.st_dev && a.st_ino == b.st_ino;
+}
 
 std::string hex(const char* format, unsigned long long a, unsigned long long b = 0) {
     char text[64];
@@ -37,8 +39,8 @@ Result<std::string> make_key(const DiskSetup& setup, BlockFile& top) {
     auto info = look_at(top.descriptor(), setup.spec.path);
     if (!info) return info.error();
     // A block device may have several nodes.
-    std::string key = S_ISBLK(info->st_mode) ? hex("block-%llx", info->st_rdev)
-                                             : hex("%llx-%llx", info->st_dev, info->st_ino);
+    std::string key =
+        S_ISBLK(info->st_mode) ? hex("block-%llx", info->st_rdev) : hex("%llx-%llx", info->st_dev, info->st_ino);
     if (!setup.writable) key += "-" + setup.instance + "-" + setup.name;
     if (key.size() <= key_limit) return key;
     return Error{Code::invalid, "the names '" + setup.instance + "' and '" + setup.name + "' are too long together"};
@@ -50,7 +52,8 @@ struct LockedFiles {
     const KernelAccess& kernel;
     Chain& checked;
 
-    static Result<std::unique_ptr<BlockFile>> open(void* context, unsigned layer, const std::string& path, OpenMode mode) {
+    static Result<std::unique_ptr<BlockFile>> open(void* context, unsigned layer, const std::string& path,
+                                                   OpenMode mode) {
         return static_cast<LockedFiles*>(context)->open_one(layer, path, mode);
     }
 
@@ -131,7 +134,8 @@ Status add_destinations(Channel& channel, const DiskFacts& facts, Chain& chain) 
     return ok();
 }
 
-Result<std::unique_ptr<Channel>> attach_new(const DiskFacts& facts, const DiskSetup& setup, const KernelAccess& kernel) {
+Result<std::unique_ptr<Channel>> attach_new(const DiskFacts& facts, const DiskSetup& setup,
+                                            const KernelAccess& kernel) {
     auto channel = kernel.attach(facts.key, true);
     if (!channel) {
         if (channel.error().code != Code::busy) return channel;

@@ -11,9 +11,9 @@
 
 #include "formats/core/chain.h"
 #include "formats/core/spec.h"
+#include "xen-backend/control/config.h"
 #include "xen-backend/control/state_file.h"
 #include "xen-backend/libdmu/channel.h"
-#include "xen-backend/control/config.h"
 
 namespace dmu {
 
@@ -27,8 +27,12 @@ struct KernelAccess {
 
 // A destination's number and cookie tell layer and file, also to a successor.
 inline constexpr unsigned files_per_layer = 16;
-constexpr unsigned destination_number(unsigned layer, unsigned file) { return layer * files_per_layer + file; }
-constexpr unsigned destination_file(unsigned number) { return number % files_per_layer; }
+constexpr unsigned destination_number(unsigned layer, unsigned file) {
+    return layer * files_per_layer + file;
+}
+constexpr unsigned destination_file(unsigned number) {
+    return number % files_per_layer;
+}
 constexpr std::uint64_t destination_cookie(unsigned layer, unsigned file) {
     return static_cast<std::uint64_t>(layer) << 8 | file;
 }

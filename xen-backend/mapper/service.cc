@@ -24,7 +24,8 @@ Disk::Service::Service(Disk& disk, OpenDisk open)
       open_(std::move(open)),
       changes_(open_.chain->top(), open_.facts, disk.alarms_),
       answers_(*open_.chain, open_.facts, disk.setup_.config.on_full, disk.alarms_, out_),
-      commits_(open_.chain->top(), changes_, std::chrono::seconds(disk.setup_.config.commit_seconds), disk.alarms_, out_),
+      commits_(open_.chain->top(), changes_, std::chrono::seconds(disk.setup_.config.commit_seconds), disk.alarms_,
+               out_),
       events_(events_at_once) {
     publish();
 }

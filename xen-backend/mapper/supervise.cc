@@ -17,8 +17,8 @@ using Milliseconds = std::chrono::milliseconds;
 
 constexpr Milliseconds first_delay{20};
 constexpr Milliseconds longest_delay{5000};
-// A worker that lived so long has earned a quick restart.
-constexpr std::chrono::seconds good_life{60};
+// Who died sooner than this after its start will likely die again: then not at once.
+constexpr std::chrono::seconds good_life{1};
 
 sigset_t supervised_signals() {
     sigset_t signals;

@@ -59,7 +59,8 @@ TEST_F(ChainFiles, FormatsAreNamedNeverGuessed) {
     ASSERT_OK((*trap)->read({0}, seen));
     EXPECT_EQ(load_be<std::uint32_t>(seen, 0), 0x514649fbu);
     EXPECT_TRUE(fails_with(open("top.qcow", ";backing-format=qcow"), Code::invalid, "backing file of"));
-    EXPECT_TRUE(fails_with(open("top.qcow", ";backing-format=vhs"), Code::invalid, "no format 'vhs'; known are qcow, raw"));
+    EXPECT_TRUE(
+        fails_with(open("top.qcow", ";backing-format=vhs"), Code::invalid, "no format 'vhs'; known are qcow, raw"));
     EXPECT_TRUE(fails_with(open("top.qcow", ";backing-format=raw,"), Code::invalid, "no format ''"));
     EXPECT_TRUE(fails_with(open("top.qcow", ";other=raw"), Code::invalid, "no option 'other'"));
     policy_.backing_format = "raw";
@@ -101,7 +102,8 @@ TEST_F(ChainFiles, NamesThatReachTooFar) {
 }
 
 TEST_F(ChainFiles, NamesThatAreNoPlainPaths) {
-    const char* names[] = {"json:{\"driver\":\"raw\"}", "nbd:localhost:1", "file:base.qcow", "fat:/etc", "/etc/../proc/self/mem"};
+    const char* names[] = {"json:{\"driver\":\"raw\"}", "nbd:localhost:1", "file:base.qcow", "fat:/etc",
+                           "/etc/../proc/self/mem"};
     for (const char* name : names) {
         create("top.qcow", name);
         EXPECT_TRUE(fails_with(open("top.qcow", ";backing-format=raw"), Code::denied, "")) << name;
@@ -202,8 +204,10 @@ TEST(ChainLookUp, JoinsLayers) {
     for (const auto& m : *all) {
         EXPECT_EQ(m.start.bytes, at);
         at += m.length;
-        shape += (m.kind == MappingKind::linear ? "L" : m.kind == MappingKind::cow ? "C" : "Z") + std::to_string(m.layer) +
-                 "+" + std::to_string(m.length / 512) + (m.writable ? "w " : " ");
+        shape += (m.kind == MappingKind::linear ? "L"
+                  : m.kind == MappingKind::cow  ? "C"
+                                                : "Z") +
+                 std::to_string(m.layer) + "+" + std::to_string(m.length / 512) + (m.writable ? "w " : " ");
     }
     EXPECT_EQ(at, 128u * 512);
     EXPECT_EQ(shape, "C2+2 C1+1 L0+1w C2+6 Z0+50 C1+1 Z0+67 ");

@@ -50,7 +50,8 @@ private:
             const auto& allowed = sectors_[i];
             const auto from = only_last ? allowed.end() - 1 : allowed.begin();
             if (std::find(from, allowed.end(), stamp) == allowed.end())
-                return ::testing::AssertionFailure() << "sector " << i << " holds " << stamp << ", not " << allowed.back();
+                return ::testing::AssertionFailure()
+                       << "sector " << i << " holds " << stamp << ", not " << allowed.back();
         }
         return ::testing::AssertionSuccess();
     }

@@ -107,7 +107,8 @@ TEST_P(PosixFile, ReadOnlyAndAdopted) {
     Bytes seen(5000);
     ASSERT_OK((*adopted)->read(0, seen));
     EXPECT_EQ(seen, pattern(5000, 3));
-    EXPECT_TRUE(fails_with(adopt_file(::dup(file->descriptor()), "x", {true, false}), Code::denied, "not open for reading and writing"));
+    EXPECT_TRUE(fails_with(adopt_file(::dup(file->descriptor()), "x", {true, false}), Code::denied,
+                           "not open for reading and writing"));
 }
 
 TEST_P(PosixFile, BoundsThatOverflow) {

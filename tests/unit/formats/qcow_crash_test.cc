@@ -23,7 +23,8 @@ protected:
             base_ = SectorModel::data(disk_sectors, 7);
             disks_.add("/m/base")->bytes = base_;
         }
-        ASSERT_OK(disks_.create("/m/top.qcow", disk_sectors * sector_size, GetParam().cluster, GetParam().backing ? "base" : ""));
+        ASSERT_OK(disks_.create("/m/top.qcow", disk_sectors * sector_size, GetParam().cluster,
+                                GetParam().backing ? "base" : ""));
         recording_ = std::make_shared<Recording>(disks_.stores["/m/top.qcow"]->bytes);
         disks_.wrap = [this](unsigned layer, std::unique_ptr<BlockFile> file) -> std::unique_ptr<BlockFile> {
             if (layer != 0) return file;
@@ -92,7 +93,8 @@ TEST_P(QcowCrash, AnywhereAnyhow) {
         }
         // Every step of this operation; before it ends, what it does is not acknowledged.
         for (; looked_at < recording_->size(); looked_at++)
-            for (int sample = 0; sample < 2; sample++) look_at(recording_->replay_crashed(looked_at + 1, random), model);
+            for (int sample = 0; sample < 2; sample++)
+                look_at(recording_->replay_crashed(looked_at + 1, random), model);
         look_at(recording_->replay(looked_at), model);
         if (kind == 0) {
             model.flushed();

@@ -18,8 +18,8 @@ struct Case {
 
 class QcowFault : public ::testing::TestWithParam<Case> {};
 INSTANTIATE_TEST_SUITE_P(Kind, QcowFault,
-                         ::testing::Values(Case{512, Code::io, false}, Case{4096, Code::io, true}, Case{4096, Code::no_space, false},
-                                           Case{65536, Code::io, true}));
+                         ::testing::Values(Case{512, Code::io, false}, Case{4096, Code::io, true},
+                                           Case{4096, Code::no_space, false}, Case{65536, Code::io, true}));
 
 // True: the fault happened.
 bool run_with_fault(const Case& parameter, std::uint64_t fail_at) {

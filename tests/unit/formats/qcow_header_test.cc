@@ -61,43 +61,86 @@ const Rule rules[] = {
     {"Encrypted", put<std::uint32_t>(36, 1), Code::unsupported, "encrypted (AES)"},
     {"EncryptionUnknown", put<std::uint32_t>(36, 2), Code::corrupt, "encryption method 2"},
     {"NameEmpty", put<std::uint64_t>(8, 512), Code::corrupt, "backing file is empty"},
-    {"NameTooLong", [](Bytes& raw) { put<std::uint64_t>(8, 512)(raw); put<std::uint32_t>(16, 1024)(raw); }, Code::corrupt,
-     "1023 are allowed"},
-    {"NameLengthHuge", [](Bytes& raw) { put<std::uint64_t>(8, 512)(raw); put<std::uint32_t>(16, UINT32_MAX)(raw); },
+    {"NameTooLong",
+     [](Bytes& raw) {
+         put<std::uint64_t>(8, 512)(raw);
+         put<std::uint32_t>(16, 1024)(raw);
+     },
      Code::corrupt, "1023 are allowed"},
-    {"NameOverHeader", [](Bytes& raw) { put<std::uint64_t>(8, 40)(raw); put<std::uint32_t>(16, 4)(raw); }, Code::corrupt,
-     "over the header"},
-    {"NamePastEnd", [](Bytes& raw) { put<std::uint64_t>(8, 65534)(raw); put<std::uint32_t>(16, 4)(raw); }, Code::corrupt,
-     "ends past the end of the file"},
-    {"NameOffsetHuge", [](Bytes& raw) { put<std::uint64_t>(8, UINT64_MAX)(raw); put<std::uint32_t>(16, 4)(raw); },
+    {"NameLengthHuge",
+     [](Bytes& raw) {
+         put<std::uint64_t>(8, 512)(raw);
+         put<std::uint32_t>(16, UINT32_MAX)(raw);
+     },
+     Code::corrupt, "1023 are allowed"},
+    {"NameOverHeader",
+     [](Bytes& raw) {
+         put<std::uint64_t>(8, 40)(raw);
+         put<std::uint32_t>(16, 4)(raw);
+     },
+     Code::corrupt, "over the header"},
+    {"NamePastEnd",
+     [](Bytes& raw) {
+         put<std::uint64_t>(8, 65534)(raw);
+         put<std::uint32_t>(16, 4)(raw);
+     },
      Code::corrupt, "ends past the end of the file"},
-    {"NameOverL1", [](Bytes& raw) { put<std::uint64_t>(8, 50)(raw); put<std::uint32_t>(16, 4)(raw); }, Code::corrupt,
-     "over the L1 table"},
-    {"NameWithNul", [](Bytes& raw) { put<std::uint64_t>(8, 512)(raw); put<std::uint32_t>(16, 4)(raw); }, Code::corrupt, "NUL"},
-    {"XenExtension", [](Bytes& raw) { put<std::uint64_t>(40, 4096)(raw); put<std::uint32_t>(48, 0x58454efb)(raw); },
+    {"NameOffsetHuge",
+     [](Bytes& raw) {
+         put<std::uint64_t>(8, UINT64_MAX)(raw);
+         put<std::uint32_t>(16, 4)(raw);
+     },
+     Code::corrupt, "ends past the end of the file"},
+    {"NameOverL1",
+     [](Bytes& raw) {
+         put<std::uint64_t>(8, 50)(raw);
+         put<std::uint32_t>(16, 4)(raw);
+     },
+     Code::corrupt, "over the L1 table"},
+    {"NameWithNul",
+     [](Bytes& raw) {
+         put<std::uint64_t>(8, 512)(raw);
+         put<std::uint32_t>(16, 4)(raw);
+     },
+     Code::corrupt, "NUL"},
+    {"XenExtension",
+     [](Bytes& raw) {
+         put<std::uint64_t>(40, 4096)(raw);
+         put<std::uint32_t>(48, 0x58454efb)(raw);
+     },
      Code::unsupported, "Xen's old blktap"},
     {"L2Unaligned", put<std::uint64_t>(48, 4096 + 512), Code::corrupt, "L2 table 0 at byte 4608 is not aligned"},
     {"L2PastEnd", put<std::uint64_t>(48, 64 * 1024), Code::corrupt, "L2 table 0 at byte 65536 ends past the end"},
     {"L2OffsetHuge", put<std::uint64_t>(48, UINT64_MAX - 4095), Code::corrupt, "ends past the end of the file"},
-    {"L2CompressedFlag", put<std::uint64_t>(48, (std::uint64_t{1} << 63) + 4096), Code::corrupt, "ends past the end of the file"},
-    {"L2OverL1", [](Bytes& raw) { put<std::uint64_t>(40, 8192)(raw); put<std::uint64_t>(8192, 8192)(raw); }, Code::corrupt,
-     "lies over the header"},
-    {"L2Shared", [](Bytes& raw) {
+    {"L2CompressedFlag", put<std::uint64_t>(48, (std::uint64_t{1} << 63) + 4096), Code::corrupt,
+     "ends past the end of the file"},
+    {"L2OverL1",
+     [](Bytes& raw) {
+         put<std::uint64_t>(40, 8192)(raw);
+         put<std::uint64_t>(8192, 8192)(raw);
+     },
+     Code::corrupt, "lies over the header"},
+    {"L2Shared",
+     [](Bytes& raw) {
          put<std::uint64_t>(24, 4 << 20)(raw);
          put<std::uint64_t>(48, 4096)(raw);
          put<std::uint64_t>(56, 4096)(raw);
-     }, Code::corrupt, "two L2 tables overlap at byte 4096"},
-    {"L2Overlapping", [](Bytes& raw) {
+     },
+     Code::corrupt, "two L2 tables overlap at byte 4096"},
+    {"L2Overlapping",
+     [](Bytes& raw) {
          // Tables of two clusters, one cluster apart.
          put<std::uint8_t>(33, 10)(raw);
          put<std::uint64_t>(24, 8 << 20)(raw);
          put<std::uint64_t>(48, 4096)(raw);
          put<std::uint64_t>(56, 8192)(raw);
-     }, Code::corrupt, "two L2 tables overlap at byte 8192"},
+     },
+     Code::corrupt, "two L2 tables overlap at byte 8192"},
 };
 
 class QcowHeader : public ::testing::TestWithParam<Rule> {};
-INSTANTIATE_TEST_SUITE_P(Rule, QcowHeader, ::testing::ValuesIn(rules), [](const auto& info) { return info.param.name; });
+INSTANTIATE_TEST_SUITE_P(Rule, QcowHeader, ::testing::ValuesIn(rules),
+                         [](const auto& info) { return info.param.name; });
 
 TEST_P(QcowHeader, IsRefused) {
     auto raw = good_image();

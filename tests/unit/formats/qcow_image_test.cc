@@ -228,7 +228,8 @@ TEST_F(QcowImage, ChangesThatMakeNoSense) {
     EXPECT_TRUE(fails_with(with([](Change& c) { c.host.bytes += 512; }), Code::invalid, "not aligned"));
     EXPECT_TRUE(fails_with(with([](Change& c) { c.host.bytes = 0; }), Code::invalid, "over the header"));
     EXPECT_TRUE(fails_with(with([](Change& c) { c.host.bytes += 1 << 30; }), Code::invalid, "past the end"));
-    EXPECT_TRUE(fails_with(with([&](Change& c) { c.host.bytes = place.host.bytes - cluster; }), Code::invalid, "L2 table"));
+    EXPECT_TRUE(
+        fails_with(with([&](Change& c) { c.host.bytes = place.host.bytes - cluster; }), Code::invalid, "L2 table"));
     EXPECT_TRUE(fails_with(with([](Change& c) { c.start.bytes = 512; }), Code::invalid, "whole clusters"));
     EXPECT_TRUE(fails_with(with([](Change& c) { c.length = 512; }), Code::invalid, "whole clusters"));
     EXPECT_TRUE(fails_with(with([](Change& c) { c.length = UINT64_MAX - 4095; }), Code::invalid, "whole clusters"));
@@ -352,6 +353,40 @@ TEST_F(QcowImage, CommitsAreBatched) {
     before = recording->size();
     ASSERT_OK((*image)->commit(DataState::written));
     EXPECT_EQ(recording->size() - before, 0u);
+}
+
+TEST_F(QcowImage, WhatAPredecessorWroteIsSyncedBeforeItIsAcknowledged) {
+    auto first = open();
+    const auto place = take(*first, 0);
+    ASSERT_OK(first->commit(DataState::written));
+    first.reset();  // killed, maybe before its last sync
+
+    auto recording = std::make_shared<Recording>(store_->bytes);
+    auto file = std::make_unique<RecordingFile>(std::make_unique<MemoryFile>(store_, "m"), recording);
+    auto second = find_format("qcow")->open(std::move(file), {true, {}});
+    ASSERT_OK(second);
+    ASSERT_OK((*second)->apply(change_of(place)));
+    EXPECT_TRUE((*second)->dirty());
+    const auto before = recording->size();
+    ASSERT_OK((*second)->commit(DataState::durable));
+    EXPECT_EQ(recording->size() - before, 1u);
+    EXPECT_FALSE((*second)->dirty());
+}
+
+TEST_F(QcowImage, NeighboursInL1StayAsTheyAre) {
+    auto image = open();
+    const std::uint64_t reach = 2 << 20;
+    const auto middle = take(*image, 3 * reach);
+    ASSERT_OK(image->commit(DataState::durable));
+    const auto low = take(*image, reach), high = take(*image, 6 * reach);
+    ASSERT_OK(image->commit(DataState::durable));
+    image = open();
+    for (const auto& place : {low, middle, high})
+        EXPECT_EQ((*image->look_up({place.start, 512})).front().host, place.host);
+    for (const auto hole : {0, 2, 4, 5, 7})
+        EXPECT_EQ((*image->look_up({{static_cast<std::uint64_t>(hole) * reach}, 512})).front().kind,
+                  ExtentKind::unallocated);
+    EXPECT_EQ(check().allocated, 3u);
 }
 
 TEST_F(QcowImage, ManyTablesStayBoundedAndRight) {

@@ -46,14 +46,17 @@ protected:
         ASSERT_OK(chain->top().close());
     }
     // Whole sectors, so that qemu's zero-filling of partial sectors plays no part.
-    void write_through_qemu(const std::string& name, Bytes& model, std::mt19937_64& random, int count, std::uint64_t unit) {
+    void write_through_qemu(const std::string& name, Bytes& model, std::mt19937_64& random, int count,
+                            std::uint64_t unit) {
         std::string commands;
         for (int i = 0; i < count; i++) {
             const auto units = model.size() / unit;
             const auto first = random() % units, length = 1 + random() % std::min<std::uint64_t>(units - first, 20);
             const auto byte = 1 + random() % 255;
-            commands += " -c 'write -P " + std::to_string(byte) + " " + std::to_string(first * unit) + " " + std::to_string(length * unit) + "'";
-            std::fill_n(model.begin() + static_cast<std::ptrdiff_t>(first * unit), length * unit, static_cast<std::byte>(byte));
+            commands += " -c 'write -P " + std::to_string(byte) + " " + std::to_string(first * unit) + " " +
+                        std::to_string(length * unit) + "'";
+            std::fill_n(model.begin() + static_cast<std::ptrdiff_t>(first * unit), length * unit,
+                        static_cast<std::byte>(byte));
         }
         qemu("qemu-io -f qcow" + commands + " '" + name + "' >/dev/null");
     }
@@ -173,8 +176,8 @@ TEST_F(QcowQemu, CompressedAndEncryptedAreRefusedInWords) {
                                   "' && qemu-img create -q -f qcow --object secret,id=s,data=abc -o "
                                   "encrypt.format=aes,encrypt.key-secret=s e.qcow 1M");
     if (made.status != 0) GTEST_SKIP() << "qemu-img makes no encrypted images: " << made.output;
-    EXPECT_TRUE(fails_with(Chain::open(*parse_spec("qcow:" + directory_ / "e.qcow"), false, PathPolicy{}), Code::unsupported,
-                           "encrypted (AES)"));
+    EXPECT_TRUE(fails_with(Chain::open(*parse_spec("qcow:" + directory_ / "e.qcow"), false, PathPolicy{}),
+                           Code::unsupported, "encrypted (AES)"));
 }
 
 TEST_F(QcowQemu, ImageOfAnotherMaker) {

@@ -21,7 +21,8 @@ protected:
             const auto cluster = is_top ? GetParam().cluster : 512u << random() % 8;
             const auto sectors = is_top ? 6000 + random() % 100 : 3000 + random() % 6000;
             const auto path = "/m/" + std::to_string(layer) + ".qcow";
-            ASSERT_OK(disks_.create(path, sectors * 512, cluster, layer == 0 ? "" : std::to_string(layer - 1) + ".qcow"));
+            ASSERT_OK(
+                disks_.create(path, sectors * 512, cluster, layer == 0 ? "" : std::to_string(layer - 1) + ".qcow"));
             disks_.stores[path]->zeroing = GetParam().zeroing;
             spec_ = "qcow:" + path;
             model_.resize(sectors * 512);
@@ -55,7 +56,8 @@ protected:
         const auto offset = random() % model_.size();
         Bytes seen(std::min<std::uint64_t>(1 + random() % 50000, model_.size() - offset));
         ASSERT_OK(target_->read({offset}, seen));
-        ASSERT_TRUE(std::equal(seen.begin(), seen.end(), model_.begin() + static_cast<std::ptrdiff_t>(offset))) << offset;
+        ASSERT_TRUE(std::equal(seen.begin(), seen.end(), model_.begin() + static_cast<std::ptrdiff_t>(offset)))
+            << offset;
     }
     void succeed() {
         const auto log = target_->log();
@@ -88,11 +90,16 @@ TEST_P(QcowRandom, AgreesWithTheModel) {
     ASSERT_NO_FATAL_FAILURE(open());
     for (int i = 0; i < 150; i++) {
         const auto kind = random() % 20;
-        if (kind < 9) ASSERT_NO_FATAL_FAILURE(write_something(random));
-        else if (kind < 16) ASSERT_NO_FATAL_FAILURE(read_something(random));
-        else if (kind == 16) ASSERT_OK(target_->flush());
-        else if (kind == 17) ASSERT_OK(chain_->top().commit(DataState::written));
-        else if (kind == 18) ASSERT_NO_FATAL_FAILURE(succeed());
+        if (kind < 9)
+            ASSERT_NO_FATAL_FAILURE(write_something(random));
+        else if (kind < 16)
+            ASSERT_NO_FATAL_FAILURE(read_something(random));
+        else if (kind == 16)
+            ASSERT_OK(target_->flush());
+        else if (kind == 17)
+            ASSERT_OK(chain_->top().commit(DataState::written));
+        else if (kind == 18)
+            ASSERT_NO_FATAL_FAILURE(succeed());
         else if (random() % 2) {
             ASSERT_OK(chain_->top().close());
             ASSERT_NO_FATAL_FAILURE(open());

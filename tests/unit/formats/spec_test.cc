@@ -31,7 +31,8 @@ TEST(Spec, Options) {
 }
 
 TEST(Spec, PathsHoldAnything) {
-    for (const std::string path : {"/a b", "/a,b", "/a:b", "a:b;c=d", "/it's \"x\"", "/\xc3\xa4\xe2\x82\xac", "/\xff\xfe", "/a\nb", "dmu:x"}) {
+    for (const std::string path :
+         {"/a b", "/a,b", "/a:b", "a:b;c=d", "/it's \"x\"", "/\xc3\xa4\xe2\x82\xac", "/\xff\xfe", "/a\nb", "dmu:x"}) {
         const auto spec = parse_spec("dmu:raw:" + path);
         ASSERT_OK(spec);
         EXPECT_EQ(spec->path, path);

@@ -20,15 +20,15 @@
 #include "formats/core/stand_in.h"
 #include "tests/fakes/memory_file.h"
 
-#define ASSERT_OK(expression)                                      \
-    do {                                                           \
-        const auto& result_of_ = (expression);                     \
-        ASSERT_TRUE(result_of_) << result_of_.error().message;     \
+#define ASSERT_OK(expression)                                  \
+    do {                                                       \
+        const auto& result_of_ = (expression);                 \
+        ASSERT_TRUE(result_of_) << result_of_.error().message; \
     } while (false)
-#define EXPECT_OK(expression)                                      \
-    do {                                                           \
-        const auto& result_of_ = (expression);                     \
-        EXPECT_TRUE(result_of_) << result_of_.error().message;     \
+#define EXPECT_OK(expression)                                  \
+    do {                                                       \
+        const auto& result_of_ = (expression);                 \
+        EXPECT_TRUE(result_of_) << result_of_.error().message; \
     } while (false)
 
 namespace dmu {
@@ -40,7 +40,8 @@ template <typename T>
 ::testing::AssertionResult fails_with(const Result<T>& result, Code code, const std::string& holds) {
     if (result) return ::testing::AssertionFailure() << "did not fail; expected: " << holds;
     if (result.error().code != code)
-        return ::testing::AssertionFailure() << "code " << static_cast<int>(result.error().code) << ": " << result.error().message;
+        return ::testing::AssertionFailure()
+               << "code " << static_cast<int>(result.error().code) << ": " << result.error().message;
     if (result.error().message.find(holds) == std::string::npos)
         return ::testing::AssertionFailure() << "message: " << result.error().message << "; expected: " << holds;
     return ::testing::AssertionSuccess();
@@ -120,7 +121,8 @@ struct MemoryDisks {
 
     std::shared_ptr<MemoryStore> add(const std::string& path) { return stores[path] = std::make_shared<MemoryStore>(); }
 
-    static Result<std::unique_ptr<BlockFile>> open(void* context, unsigned layer, const std::string& path, OpenMode mode) {
+    static Result<std::unique_ptr<BlockFile>> open(void* context, unsigned layer, const std::string& path,
+                                                   OpenMode mode) {
         auto& self = *static_cast<MemoryDisks*>(context);
         const auto found = self.stores.find(path);
         if (found == self.stores.end()) return Error{Code::not_found, path};

@@ -77,32 +77,68 @@ TEST(Disk, TheDevicesEndMayCutTheLastCluster) {
     EXPECT_EQ(place.check("odd.qcow").corruptions, 0u);
 }
 
-TEST(Disk, FlushesThatCameTogetherShareACommit) {
+struct FaultableDisk {
+    FaultableDisk() {
+        access.wrap = [faults = faults](std::unique_ptr<BlockFile> file) {
+            return std::make_unique<FaultableFile>(std::move(file), faults);
+        };
+        DiskSetup setup = setup_for("qcow:" + place.qcow("a.qcow", size));
+        setup.config.commit_seconds = 3600;
+        disk = std::make_unique<TestDisk>(access, kernel, setup);
+    }
     Place place;
     FakeKernel kernel;
-    auto faults = std::make_shared<Faults>();
+    std::shared_ptr<Faults> faults = std::make_shared<Faults>();
     KernelAccess access = access_to(kernel);
-    access.wrap = [faults](std::unique_ptr<BlockFile> file) {
-        return std::make_unique<FaultableFile>(std::move(file), faults);
-    };
-    DiskSetup setup = setup_for("qcow:" + place.qcow("a.qcow", size));
-    setup.config.commit_seconds = 3600;
-    TestDisk disk(access, kernel, setup);
-    ASSERT_TRUE(disk) << disk.error().message;
-    EXPECT_EQ(disk.write(0, pattern(512, 1)), 0);
-    // While the first commit can't be made, others come.
-    faults->broken_writes = true;
+    std::unique_ptr<TestDisk> disk;
+};
+
+TEST(Disk, FlushesThatCameTogetherShareACommit) {
+    FaultableDisk test;
+    ASSERT_TRUE(*test.disk) << test.disk->error().message;
+    EXPECT_EQ(test.disk->write(0, pattern(512, 1)), 0);
+    EXPECT_EQ(test.disk->write(1024, pattern(512, 1)), 0);
+    test.faults->hold_syncs = true;
     std::vector<FakeRequestPtr> flushes;
-    flushes.push_back(disk.target().flush());
-    ASSERT_TRUE(flushes[0]->wait());
-    EXPECT_EQ(flushes[0]->error(), EIO);
-    EXPECT_FALSE(disk.disk().alarms().list().empty());
-    faults->broken_writes = false;
-    ASSERT_TRUE(eventually([&] { return disk.disk().figures().commits == 1; }));
-    EXPECT_TRUE(eventually([&] { return disk.disk().alarms().list().empty(); }));
-    // Nothing is dirty: asks nobody.
-    EXPECT_EQ(disk.flush(), 0);
-    EXPECT_EQ(disk.disk().figures().commits, 1u);
+    for (unsigned i = 0; i < 8; ++i) flushes.push_back(test.disk->target().flush());
+    ASSERT_TRUE(eventually([&] { return test.faults->syncs > 0; }));
+    for (const auto& flush : flushes) EXPECT_FALSE(flush->done());
+    test.faults->hold_syncs = false;
+    for (const auto& flush : flushes) {
+        ASSERT_TRUE(flush->wait());
+        EXPECT_EQ(flush->error(), 0);
+    }
+    ASSERT_TRUE(eventually([&] { return test.disk->disk().figures().commits >= 1; }));
+    EXPECT_LE(test.disk->disk().figures().commits, 2u);
+    // Nothing is dirty: nobody is asked.
+    auto before = test.disk->disk().figures().commits;
+    EXPECT_EQ(test.disk->flush(), 0);
+    EXPECT_EQ(test.disk->disk().figures().commits, before);
+}
+
+TEST(Disk, AFlushWhoseCommitFailsSaysSoAndTheCommitIsTriedAgain) {
+    FaultableDisk test;
+    ASSERT_TRUE(*test.disk) << test.disk->error().message;
+    EXPECT_EQ(test.disk->write(0, pattern(512, 1)), 0);
+    test.faults->broken_writes = true;
+    EXPECT_EQ(test.disk->flush(), EIO);
+    EXPECT_TRUE(test.disk->disk().alarms().is_raised("commit"));
+    test.faults->broken_writes = false;
+    ASSERT_TRUE(eventually([&] { return test.disk->target().log().empty(); }));
+    EXPECT_TRUE(eventually([&] { return !test.disk->disk().alarms().is_raised("commit"); }));
+    EXPECT_EQ(test.disk->flush(), 0);
+}
+
+TEST(Disk, AFailedFirstWriteIsAnErrorForItsRequestOnly) {
+    FaultableDisk test;
+    ASSERT_TRUE(*test.disk) << test.disk->error().message;
+    test.disk->target().fail_places(1);
+    EXPECT_EQ(test.disk->write(0, pattern(512, 1)), EIO);
+    EXPECT_EQ(test.disk->write(0, pattern(512, 2)), 0);
+    EXPECT_EQ(test.disk->flush(), 0);
+    EXPECT_EQ(test.disk->read(0, 1), pattern(512, 2));
+    EXPECT_TRUE(test.disk->close());
+    EXPECT_EQ(test.place.check("a.qcow").corruptions, 0u);
 }
 
 TEST(Disk, CommitsWithoutAFlush) {

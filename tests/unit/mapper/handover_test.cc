@@ -138,7 +138,8 @@ TEST(Handover, TenKillsUnderWrites) {
     unsigned number = 0;
     for (unsigned life = 0; life < 10; ++life) {
         std::vector<FakeRequestPtr> under_way;
-        for (unsigned i = 0; i < 150; ++i, ++number) under_way.push_back(target.write(number * 16, pattern(512, number)));
+        for (unsigned i = 0; i < 150; ++i, ++number)
+            under_way.push_back(target.write(number * 16, pattern(512, number)));
         DiskSetup setup = disk->successor_setup();
         disk->kill();
         disk = std::make_unique<TestDisk>(kernel, setup);

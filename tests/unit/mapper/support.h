@@ -219,8 +219,7 @@ private:
 // A mapper with its event loop on a thread, heard by handle() or by the control socket.
 class TestMapper {
 public:
-    explicit TestMapper(TestHost& host, const std::string& instance = "dom-5",
-                        KernelAccess* access = nullptr) {
+    explicit TestMapper(TestHost& host, const std::string& instance = "dom-5", KernelAccess* access = nullptr) {
         std::promise<void> ready;
         thread_ = std::thread([&, this, instance] {
             MapperServices services{access ? *access : access_to(host.kernel), host.dm.connect(),
@@ -232,7 +231,8 @@ public:
                 loop.quit();
             });
             auto server = std::make_unique<ControlServer>(
-                loop, [this](const control::Json& request, const Mapper::Reply& reply) { mapper_->handle(request, reply); });
+                loop,
+                [this](const control::Json& request, const Mapper::Reply& reply) { mapper_->handle(request, reply); });
             mapper_->adopt();
             EXPECT_TRUE(server->listen(control::socket_path(instance), getuid()));
             ready.set_value();
@@ -276,6 +276,7 @@ inline control::Json remove_request(const std::string& user = "backend/vbd/5/517
 struct Faults {
     std::atomic<bool> full = false;
     std::atomic<bool> broken_writes = false;
+    std::atomic<bool> hold_syncs = false;
     std::atomic<unsigned> syncs = 0;
 };
 
@@ -294,6 +295,7 @@ public:
     }
     Status sync() override {
         ++faults_->syncs;
+        while (faults_->hold_syncs) std::this_thread::sleep_for(1ms);
         return WrappedFile::sync();
     }
 

@@ -7,7 +7,7 @@
 #include <filesystem>
 #include <fstream>
 
-#include "tools/lib/xl_config.h"
+#include "tools/lib/text_file.h"
 
 namespace dmu {
 namespace {

@@ -78,7 +78,7 @@ TEST_F(Lists, JoinsDomainAndDisk) {
     const auto listing = collect_listing(fake_.ports);
     EXPECT_EQ(listing_table(listing),
               "Domain  ID  Vdev  Device       Mapper  Format  Mode  Size  Alloc  Hits  Misses  Pend  Image\n"
-              "guest    5  xvdb  dmu-5-51728  77      qcow    w      10G     3M  123k      12     0  /vm/a.qcow\n");
+              "guest    5  xvdb  dmu-5-51728      77  qcow    w      10G     3M  123k      12     0  /vm/a.qcow\n");
     EXPECT_TRUE(listing.stale.empty()) << stale_text(listing);
     const Json json = listing_json(listing);
     EXPECT_EQ(json["disks"][0]["domain"], 5);
@@ -100,7 +100,7 @@ TEST_F(Lists, WorksWithoutXen) {
     const auto listing = collect_listing(fake_.ports);
     EXPECT_TRUE(listing.stale.empty()) << stale_text(listing);
     const auto table = listing_table(listing);
-    EXPECT_THAT(table, HasSubstr("\n-       -   -     a "));
+    EXPECT_THAT(table, HasSubstr("\n-        -  -     a "));
     EXPECT_THAT(table, HasSubstr("alarm: a: no space left\n"));
     EXPECT_THAT(table, Not(HasSubstr("\x1b")));
     EXPECT_EQ(listing_json(listing)["disks"][0]["domain"], Json());

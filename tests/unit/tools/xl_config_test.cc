@@ -3,6 +3,8 @@
 
 #include <gmock/gmock.h>
 
+#include "tools/lib/text_file.h"
+
 namespace dmu {
 namespace {
 
