@@ -10,51 +10,18 @@ set -u
 . "$(dirname "$0")/../vm/lib.sh"
 # shellcheck source=tests/e2e/disks.sh
 . "$(dirname "$0")/disks.sh"
-
-kills=10 least=100
-size=192
-
-kill_once() { # NUMBER
-	local device=$1 pid_file=$2 number=$3 pid count=0 end=$((SECONDS + 60))
-	sleep "0.$((RANDOM % 10))"
-	until [ "$count" -ge $least ]; do
-		[ $SECONDS -lt $end ] || { echo "kill $number: only $count uncommitted allocations" && return 1; }
-		sleep 0.05
-		count=$(uncommitted "$device")
-	done
-	pid=$(cat "$pid_file")
-	kill -9 "$pid" || return
-	echo "# kill $number: mapper $pid, $count allocations not committed"
-	wait_for 30 successor "$pid_file" "$pid"
-}
-
-successor() { # PID-FILE OLD-PID
-	local pid
-	pid=$(cat "$1" 2>/dev/null)
-	[ -n "$pid" ] && [ "$pid" != "$2" ] && xen-dmu-list --json 2>/dev/null | grep -q '"key"'
-}
+# shellcheck source=tests/e2e/kills.sh
+. "$(dirname "$0")/kills.sh"
 
 modprobe dm-userspace && make_vm_directory && make_chain /vm/disk.qcow $size || fail "prepare images"
-# Commits come late, so that a kill meets many changes.
-sed -i 's/^#* *commit-seconds.*//' /etc/xen/xen-dmu.conf
-echo 'commit-seconds = 8' >>/etc/xen/xen-dmu.conf
+commit_late
 check "create the guest" guest_create kill 'vdev=xvda,access=w,script=block-dmu,target=qcow:/vm/disk.qcow' || finish
 id=$(guest_id kill)
-device=dmu-$id-51712
-pid_file=/run/xen-dmu/mapper-dom-$id.pid
-guest_start kill "fio --name=v --filename=/dev/xvda --direct=1 --ioengine=libaio --iodepth=16 --rw=randwrite --bs=4k \
-	--size=${size}M --io_size=64M --norandommap --verify=crc32c --verify_backlog=512 --verify_fatal=1 --do_verify=1 \
-	--randseed=$RANDOM --output=/tmp/fio.out; s=\$?; cat /tmp/fio.out; dmesg | grep -i 'error' ; exit \$s"
-done=0
-for ((number = 1; number <= kills; number++)); do
-	if out=$(kill_once "$device" "$pid_file" $number); then
-		done=$((done + 1))
-	fi
-	echo "$out"
-done
-check "the mapper was killed $done times with at least $least uncommitted allocations" [ $done -eq $kills ]
+guest_start kill "fio $(fio_job /dev/xvda) --output=/tmp/fio.out; s=\$?
+	cat /tmp/fio.out; dmesg | grep -i 'i/o error'; exit \$s"
+kill_often "dmu-$id-51712" "/run/xen-dmu/mapper-dom-$id.pid"
 if guest_wait kill 400 >/tmp/guest.out 2>&1; then
-	pass "the guest verified what it wrote over $done kills"
+	pass "the guest verified what it wrote over $done_kills kills"
 else
 	fail "the guest verified what it wrote"
 	tail -n 40 /tmp/guest.out

@@ -47,6 +47,7 @@ work_in_guest() {
 		mount /dev/xvda /mnt
 		(cd /mnt/work && sha256sum -c SUMS)
 		cat /mnt/work/hello
+		umount /mnt
 	END
 }
 

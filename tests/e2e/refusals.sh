@@ -153,7 +153,11 @@ attach_held() {
 check 'and xen-dmu attach does not' attach_held
 check 'detach it' xl block-detach two xvdb
 
-alive() { [ "$(guest_run "$1" 'echo alive' 30)" = alive ]; }
+alive() { # GUEST
+	local text
+	text=$(guest_run "$1" 'echo alive' 60)
+	[ "$text" = alive ] || { echo "it said '$text'; its console:"; tail -n 5 "$(guest_path "$1" .console)"; return 1; }
+}
 check 'the first guest is unharmed' alive one
 check 'the second guest is unharmed' alive two
 check 'stop the first guest' guest_stop one

@@ -49,6 +49,7 @@ Status Disk::Service::take_over() {
     }
     log_notice(disk_.setup_.name + ": taken over, with " + std::to_string(figures_.handed_over) +
                " changes that were not committed");
+    publish();
     return ok();
 }
 
