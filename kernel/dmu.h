@@ -83,6 +83,8 @@ struct dmu_io {
 	struct dmu_dest *dest;		/* when issued to a file */
 	u64 position;			/* in it, bytes */
 	struct kiocb iocb;
+	atomic_t holders;		/* submission and completion */
+	long result;
 	union {
 		struct work_struct work;
 		struct kthread_work kwork;

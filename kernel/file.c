@@ -31,9 +31,19 @@ static void bio_to_iter(const struct bio *bio, struct iov_iter *iter)
 	iter->iov_offset = bio->bi_iter.bi_bvec_done;
 }
 
-static void file_complete(struct kiocb *iocb, long result);
+static void file_ended(struct dmu_io *io);
 
-static ssize_t submit(struct dmu_io *io, int flags)
+/* May be called in an interrupt, and before the submission has returned. */
+static void file_complete(struct kiocb *iocb, long result)
+{
+	struct dmu_io *io = container_of(iocb, struct dmu_io, iocb);
+
+	io->result = result;
+	if (atomic_dec_and_test(&io->holders))
+		file_ended(io);
+}
+
+static ssize_t call_file(struct dmu_io *io, int flags)
 {
 	struct bio *bio = io->bio;
 	struct file *file = io->dest->file;
@@ -57,6 +67,23 @@ static ssize_t submit(struct dmu_io *io, int flags)
 	return file->f_op->write_iter(iocb, &iter);
 }
 
+/*
+ * The file system looks at the kiocb even after it has queued the I/O, which
+ * may have completed by then: the request, and the kiocb in it, stays until
+ * both the submission and the completion are done with it.
+ */
+static void submit(struct dmu_io *io, int flags)
+{
+	ssize_t result;
+
+	atomic_set(&io->holders, 2);
+	result = call_file(io, flags);
+	if (result != -EIOCBQUEUED)
+		file_complete(&io->iocb, result);
+	if (atomic_dec_and_test(&io->holders))
+		file_ended(io);
+}
+
 static void file_work(struct work_struct *work);
 static void file_kwork(struct kthread_work *work);
 
@@ -73,15 +100,15 @@ void dmu_file_issue(struct dmu_io *io)
 }
 
 /* May be called in an interrupt. */
-static void file_complete(struct kiocb *iocb, long result)
+static void file_ended(struct dmu_io *io)
 {
-	struct dmu_io *io = container_of(iocb, struct dmu_io, iocb);
 	struct bio *bio = io->bio;
+	long result = io->result;
 	bool write = op_is_write(bio_op(bio));
 
 	if (write)
 		dmu_write_end(io->dest->file);
-	if (result == -EAGAIN && iocb->ki_flags & IOCB_NOWAIT) {
+	if (result == -EAGAIN && io->iocb.ki_flags & IOCB_NOWAIT) {
 		dmu_file_issue(io);
 		return;
 	}
@@ -109,13 +136,10 @@ static void file_complete(struct kiocb *iocb, long result)
 static void file_go(struct dmu_io *io)
 {
 	unsigned int flags = memalloc_noio_save();
-	ssize_t result;
 
 	if (op_is_write(bio_op(io->bio)))
 		dmu_write_begin(io->dest->file);
-	result = submit(io, 0);
-	if (result != -EIOCBQUEUED)
-		file_complete(&io->iocb, result);
+	submit(io, 0);
 	memalloc_noio_restore(flags);
 }
 
@@ -139,7 +163,6 @@ int dmu_file_try(struct dmu_io *io)
 	struct bio *bio = io->bio;
 	bool write = op_is_write(bio_op(bio));
 	unsigned int flags;
-	ssize_t result;
 
 	if (!dmu_dest_direct(io->dest) || bio->bi_iter.bi_size > INLINE_BYTES || bio->bi_opf & REQ_FUA)
 		return false;
@@ -150,9 +173,7 @@ int dmu_file_try(struct dmu_io *io)
 	if (write && !dmu_write_try_begin(io->dest->file))
 		return false;
 	flags = memalloc_noio_save();
-	result = submit(io, IOCB_NOWAIT);
-	if (result != -EIOCBQUEUED)
-		file_complete(&io->iocb, result);
+	submit(io, IOCB_NOWAIT);
 	memalloc_noio_restore(flags);
 	return true;
 }

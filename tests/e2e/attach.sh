@@ -21,13 +21,14 @@ prepare() {
 	make_store /vm 1G && modprobe dm-userspace || return
 	new /vm/disk.qcow 32M && new /vm/disk2.qcow 32M && new /vm/hot.qcow 32M &&
 		new /vm/force.qcow 32M && new /vm/busy.qcow 64M || return
-	# A chain of three, each layer with data of its own over the one below.
-	head -c 4M /dev/urandom >/var/tmp/noise
-	new /vm/base.qcow 16M && qemu-io -f qcow -c 'write -q -s /var/tmp/noise 0 4M' /vm/base.qcow &&
+	# A chain of three, each layer with data of its own over the one below. qemu syncs
+	# after each cluster of 512 bytes: not here.
+	head -c 2M /dev/urandom >/var/tmp/noise
+	new /vm/base.qcow 16M && qemu-io -t unsafe -f qcow -c 'write -q -s /var/tmp/noise 0 2M' /vm/base.qcow &&
 		new -b base.qcow -F qcow /vm/middle.qcow 16M &&
-		qemu-io -f qcow -c 'write -q -s /var/tmp/noise 1M 2M' -c 'write -q -P 7 8M 64k' /vm/middle.qcow &&
+		qemu-io -t unsafe -f qcow -c 'write -q -s /var/tmp/noise 1M 256k' -c 'write -q -P 7 8M 64k' /vm/middle.qcow &&
 		new -b middle.qcow -F qcow /vm/top.qcow 16M &&
-		qemu-io -f qcow -c 'write -q -P 9 2560k 512' -c 'write -q -P 11 12M 100k' /vm/top.qcow || return
+		qemu-io -t unsafe -f qcow -c 'write -q -P 9 2560k 512' -c 'write -q -P 11 12M 100k' /vm/top.qcow || return
 	new -b base.qcow -F qcow /vm/first.qcow 16M && new -b base.qcow -F qcow /vm/second.qcow 16M || return
 	cp /var/tmp/noise /vm/plain.raw && truncate -s 8M /vm/plain.raw
 	cp /vm/top.qcow /vm/shown.qcow

@@ -5,7 +5,7 @@
 
 # A file system that takes direct I/O, as a host's does.
 make_store() { # DIRECTORY SIZE
-	mkdir -p "$1"
+	modprobe loop && mkdir -p "$1" || return
 	truncate -s "$2" "/var/tmp/store${1//\//-}.ext4" && mke2fs -q -t ext4 "/var/tmp/store${1//\//-}.ext4" &&
 		mount -o loop "/var/tmp/store${1//\//-}.ext4" "$1"
 }
