@@ -66,7 +66,17 @@ wait_for() { # SECONDS COMMAND...: until the command succeeds
 
 guest_directory=/run/guest
 
-guest_id() { "${XL:-xl}" domid "$1" 2>/dev/null; }
+# An xl that crashes, which happens in emulation, does not mean that there is no guest.
+guest_id() { # NAME
+	local status=0
+	for _ in 1 2 3; do
+		"${XL:-xl}" domid "$1" 2>/dev/null && return
+		status=$?
+		[ $status -ge 128 ] || return $status
+		echo "# xl domid $1 ended with status $status" >&2
+	done
+	return $status
+}
 
 guest_path() { echo "$guest_directory/$1$2"; } # NAME SUFFIX
 
