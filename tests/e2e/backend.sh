@@ -4,14 +4,17 @@
 #
 #	tests/vm/run --kernel xen --share BUILD:build -- tests/e2e/backend.sh /mnt/build
 #
-# BUILD holds tests/backend_try and xen-backend/libdmu/dmu_example.
+# BUILD (by default build/release) holds tests/backend_try and xen-backend/libdmu/dmu_example.
+#
+# vm: --kernel xen --timeout 400
+#
 # Functions are called through "check", too.
 # shellcheck disable=SC2317
 set -u
 # shellcheck source=tests/vm/lib.sh
 . "$(dirname "$0")/../vm/lib.sh"
 
-build=${1:?the build directory}
+build=${1:-/src/build/release}
 module=${DMU_MODULE:-dm-userspace}
 
 part() { # NAME

@@ -2,12 +2,15 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 # The kernel target against fio's verification, in a VM: with a small mapper over
 # block devices, ext4, XFS and tmpfs, killed, suspended, invalidated, resized.
+#
+# vm: --kernel 6.1 --timeout 600
+# vm: --kernel 6.12 --timeout 600
 set -uo pipefail
 # shellcheck source=tests/vm/lib.sh
 . "$(dirname "$0")/../vm/lib.sh"
 
 module=${DMU_MODULE:-dm-userspace}
-mapper=${DMU_TEST_MAPPER:?names the test mapper}
+mapper=${DMU_TEST_MAPPER:-/src/build/release/tests/dmu-test-mapper}
 work=/tmp/dmu-test
 sectors=$((128 * 2048))
 mapper_pid=
