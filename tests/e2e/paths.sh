@@ -13,6 +13,7 @@
 #   xl dmu:...,,xvda,w,script=    x    -  x  -  x  x  x     x
 #   a configuration file          one kind of quotes: the other delimits the string
 #
+# long
 # vm: --kernel xen --timeout 400
 
 # Functions are called through "check" and "wait_for", too.

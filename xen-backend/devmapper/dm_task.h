@@ -12,7 +12,7 @@
 namespace dmu {
 
 struct DmRequest {
-    int type = 0;      // DM_DEVICE_*
+    int type = 0;           // DM_DEVICE_*
     std::string what = {};  // for the message: "cannot remove device-mapper device 'x'"
     std::string name = {};  // of the device; empty: none
     std::string uuid = {};  // instead of the name; in CREATE beside it

@@ -83,12 +83,15 @@ TEST_F(Map, AnswersLikeAnArray) {
         const u64 end = std::min<u64>(size, start + 1 + random() % span);
         const unsigned kind = random() % 10;
         u64 value = DMU_VALUE_NONE;
-        if (kind < 5) value = dmu_value(1 + random() % 3, true, (random() % 64) * 1024 + start);
-        else if (kind < 8) value = dmu_value(4, false, 0);
+        if (kind < 5)
+            value = dmu_value(1 + random() % 3, true, (random() % 64) * 1024 + start);
+        else if (kind < 8)
+            value = dmu_value(4, false, 0);
         const bool fill = kind == 9 || kind == 7;
         if (fill && value == DMU_VALUE_NONE) value = dmu_value(5, false, 0);
         ASSERT_EQ(fill ? dmu_map_fill(&map_, start, end, value, GFP_KERNEL)
-                       : dmu_map_assign(&map_, start, end, value, GFP_KERNEL), 0);
+                       : dmu_map_assign(&map_, start, end, value, GFP_KERNEL),
+                  0);
         set(model, start, end, value, fill);
         if (round % 500 == 0) expect_like(model);
     }
