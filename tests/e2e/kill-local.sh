@@ -5,7 +5,7 @@
 # with at least a hundred allocations not yet committed; fio verifies.
 #
 # vm: --kernel 6.1 --timeout 400
-# vm: --kernel 6.12 --timeout 400
+# vm-long: --kernel 6.12 --timeout 400
 set -u
 # shellcheck source=tests/vm/lib.sh
 . "$(dirname "$0")/../vm/lib.sh"
