@@ -8,4 +8,25 @@ Status Image::read_compressed(GuestOffset start, std::span<std::byte>) {
                                         std::to_string(start.bytes) + " is compressed, which this release can't read"};
 }
 
+namespace {
+
+Error can_not(Image& image, const std::string& what) {
+    return {Code::unsupported,
+            "image '" + image.files()[0]->name() + "': images of format " + image.info().format + " can't " + what};
+}
+
+}  // namespace
+
+Status Image::resize(std::uint64_t) {
+    return can_not(*this, "be resized");
+}
+
+Status Image::write_compressed(GuestOffset, std::span<const std::byte>) {
+    return can_not(*this, "be written compressed");
+}
+
+Status Image::set_backing(const std::optional<BackingReference>&) {
+    return can_not(*this, "change their backing file");
+}
+
 }  // namespace dmu

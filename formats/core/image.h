@@ -13,9 +13,12 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <variant>
 #include <vector>
 
 #include "block_file.h"
+#include "cipher.h"
+#include "neighbours.h"
 #include "result.h"
 #include "units.h"
 
@@ -33,9 +36,14 @@ struct Extent {
     GuestOffset start;
     std::uint64_t length = 0;  // bytes, > 0
     ExtentKind kind = ExtentKind::unallocated;
-    unsigned file = 0;      // data: index into files()
-    HostOffset host;        // data: of the first byte
-    bool writable = false;  // data: may be overwritten in place
+    unsigned file = 0;  // data: index into files()
+    HostOffset host;    // data: of the first byte
+    // data: may be overwritten in place. Where it may not (shared by a snapshot, the image
+    // write-protected until begin_writing()), a write is a copy into space of reserve().
+    bool writable = false;
+    // unallocated, zero, compressed, data that is not writable: any space that reserve()
+    // gave may take a first write. False: only reserve() of this very range knows the place.
+    bool leasable = true;
 };
 
 struct Place {
@@ -60,6 +68,8 @@ struct Change {
 struct BackingReference {
     std::string path;    // as written in the image
     std::string format;  // empty: the image does not say (the configuration must)
+    // What the backing image's ImageInfo::identity must be (VMDK's CID); empty: anything.
+    std::string identity{};
 };
 
 struct ImageInfo {
@@ -69,16 +79,54 @@ struct ImageInfo {
     bool can_allocate = false;       // reserve() may work (false: raw)
     bool discards_to_zero = false;   // apply(ChangeKind::zero) works
     std::optional<BackingReference> backing;
-    bool encrypted = false;
+    bool encrypted = false;          // see Image::cipher()
+    std::string identity;            // that overlays know it by; empty: the format has none
+    std::uint32_t cluster_size = 0;  // bytes, for listings; 0: the format has none
+    // What else the format has to say, in the order to print it. Values: bool, number, text.
+    struct Detail {
+        std::string key;  // as qemu-img's JSON calls it where that has a name
+        std::variant<bool, std::uint64_t, std::string> value;
+    };
+    std::vector<Detail> details;
 };
 
 // Where the metadata was found wrong, or leaked.
 struct CheckReport {
     std::uint64_t corruptions = 0;
-    std::uint64_t leaks = 0;            // clusters
-    std::uint64_t allocated = 0;        // clusters of guest data
-    std::uint64_t total = 0;            // clusters of the virtual disk
+    std::uint64_t leaks = 0;      // clusters
+    std::uint64_t allocated = 0;  // clusters of guest data
+    std::uint64_t total = 0;      // clusters of the virtual disk
+    std::uint64_t corruptions_fixed = 0, leaks_fixed = 0;
     std::vector<std::string> messages;  // the first 100
+};
+
+enum class Repair { none, leaks, all };
+
+struct CheckOptions {
+    Repair repair = Repair::none;  // else the file is open for writing
+    Neighbours* neighbours = nullptr;
+};
+
+struct Snapshot {
+    std::string id;                     // unique
+    std::string name;                   // need not be
+    std::uint64_t created_seconds = 0;  // since 1970
+    std::uint32_t created_nanoseconds = 0;
+    std::uint64_t guest_nanoseconds = 0;  // the guest's clock
+    std::uint64_t vm_state_bytes = 0;
+    std::uint64_t virtual_size = 0;  // bytes, of the disk at that time
+};
+
+// Internal snapshots. All of it commits first, is durable when it returns, and leaves
+// the image as it was on an error. What look_up() said before is void afterwards.
+class Snapshots {
+public:
+    virtual ~Snapshots() = default;
+    virtual const std::vector<Snapshot>& list() const = 0;
+    virtual Status create(const std::string& name) = 0;
+    // By id, else by name. Code::not_found.
+    virtual Status apply(const std::string& which) = 0;
+    virtual Status remove(const std::string& which) = 0;
 };
 
 enum class DataState {
@@ -103,6 +151,13 @@ public:
     // Content of a compressed extent; never called for others. Optional.
     virtual Status read_compressed(GuestOffset start, std::span<std::byte> into);
 
+    // True: the format must record that the image is written to before the first write
+    // (VMDK's CID, qcow2's bitmaps and autoclear bits). look_up() then calls nothing
+    // writable; reserve() and apply() refuse with Code::denied until begin_writing().
+    virtual bool write_protected() const { return false; }
+    // Makes the mark durable. Idempotent. What look_up() said before is void afterwards.
+    virtual Status begin_writing() { return ok(); }
+
     // Space for the whole grains of range, contiguous if it can be had, else for less
     // from its start (at least a grain). Never given out twice, also not after a
     // restart while a successor applies the changes. Code::no_space: nothing changed.
@@ -117,6 +172,30 @@ public:
     virtual Status commit(DataState data) = 0;
     virtual bool dirty() const = 0;
 
+    // Space that applied changes freed (a discard, a copy-on-write) is given out again only
+    // when they are durable and this was called after that: the caller says that no read or
+    // write of it is under way any more.
+    virtual void recycle() {}
+
+    // Commits, and makes the disk larger, or smaller where the format can: what lay past
+    // the new end is gone. bytes: rounded up to sectors. Durable when it returns.
+    virtual Status resize(std::uint64_t bytes);
+
+    // A whole grain at start (the last one may be short), compressed, as it is converted
+    // or streamed; for offline use only. Code::unsupported; Code::invalid where start was
+    // written before and the format can't write it again.
+    virtual Status write_compressed(GuestOffset start, std::span<const std::byte> from);
+
+    // Rewrites the header's backing reference, nothing else; none: no backing file any more.
+    virtual Status set_backing(const std::optional<BackingReference>& backing);
+
+    // nullptr: the format has none. Owned by the image.
+    virtual Snapshots* snapshots() { return nullptr; }
+
+    // What guest data in data extents is encrypted with; nullptr: plain. Owned by the image.
+    // Compressed extents are never encrypted; metadata is not encrypted either.
+    virtual const Cipher* cipher() const { return nullptr; }
+
     // Commits, and gives back what was reserved and not used.
     virtual Status close() = 0;
 
@@ -128,12 +207,21 @@ struct OpenOptions {
     bool writable = false;
     // Kept for what follows the format in the specification ("qcow2;key-file=...:...").
     std::vector<std::pair<std::string, std::string>> options;
+    // The files that names inside the image reach; outlives the image. nullptr: none.
+    Neighbours* neighbours = nullptr;
+    // The image's header only: info() and snapshots()->list() work, nothing else is opened
+    // or read ("printing information about an image opens nothing but that file").
+    bool info_only = false;
 };
 
 struct CreateOptions {
     std::uint64_t virtual_size = 0;  // bytes
     std::uint32_t cluster_size = 0;  // 0: the format's default
     std::optional<BackingReference> backing;
+    // The format's own: "subformat=twoGbMaxExtentSparse", "preallocation=metadata",
+    // "key-file=...", named as in its page of docs/. Unknown ones: Code::invalid.
+    std::vector<std::pair<std::string, std::string>> options{};
+    Neighbours* neighbours = nullptr;
 };
 
 // A format, as the registry lists it.
@@ -143,7 +231,10 @@ struct Format {
     // Writes a fresh image into an empty file.
     Status (*create)(BlockFile& file, const CreateOptions& options);
     // Reads the image independently of open() and its allocator.
-    Result<CheckReport> (*check)(BlockFile& file);
+    Result<CheckReport> (*check)(BlockFile& file, const CheckOptions& options);
+    // Whether the first bytes (at least 4096, or all of a smaller file) look like it; only
+    // for telling people what a file seems to be. nullptr: can't be told (raw).
+    bool (*recognises)(std::span<const std::byte> head) = nullptr;
 };
 
 // nullptr: no such format. Never guesses from content.

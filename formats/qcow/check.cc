@@ -182,7 +182,9 @@ Result<CheckReport> Checker::run() {
 
 }  // namespace
 
-Result<CheckReport> check_image(BlockFile& file) {
+Result<CheckReport> check_image(BlockFile& file, const CheckOptions& options) {
+    if (options.repair != Repair::none)
+        return Error{Code::unsupported, "qcow image '" + file.name() + "': can't be repaired by this release"};
     const auto size = file.size();
     if (!size) return size.error();
     std::array<std::byte, header_bytes + xen_magic_bytes> raw{};

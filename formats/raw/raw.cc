@@ -84,7 +84,7 @@ Status create_raw(BlockFile& file, const CreateOptions& options) {
 }
 
 // There is no metadata that could be wrong.
-Result<CheckReport> check_raw(BlockFile& file) {
+Result<CheckReport> check_raw(BlockFile& file, const CheckOptions&) {
     const auto size = file.size();
     if (!size) return size.error();
     CheckReport report;

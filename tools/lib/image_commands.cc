@@ -111,7 +111,7 @@ Result<CheckReport> check_image(const std::string& text, bool force) {
         if (auto status = refuse_attached(named->spec.path); !status) return status.error();
     auto file = open_file(named->spec.path, {.writable = false, .direct = false});
     if (!file) return file.error();
-    return named->format->check(**file);
+    return named->format->check(**file, {});
 }
 
 int check_status(const CheckReport& report) {

@@ -153,7 +153,7 @@ TEST_P(QcowHeader, IsRefused) {
     auto store = std::make_shared<MemoryStore>();
     store->bytes = raw;
     MemoryFile file(store, "m", false);
-    const auto report = find_format("qcow")->check(file);
+    const auto report = find_format("qcow")->check(file, {});
     if (GetParam().code == Code::corrupt) {
         ASSERT_OK(report);
         if (std::string(GetParam().name) != "NameWithNul") {

@@ -403,7 +403,7 @@ TEST_F(QcowImage, ManyTablesStayBoundedAndRight) {
     }
     for (const auto& place : places) ASSERT_EQ((*(*image)->look_up({place.start, 512})).front().host, place.host);
     ASSERT_OK((*image)->close());
-    const auto report = find_format("qcow")->check(file);
+    const auto report = find_format("qcow")->check(file, {});
     EXPECT_TRUE(is_sound(report));
     EXPECT_EQ(report->allocated, 600u);
     EXPECT_EQ(report->leaks, 0u);

@@ -75,7 +75,7 @@ protected:
     CheckReport check(const std::string& name) {
         auto file = open_file(directory_ / name, {false, true});
         EXPECT_OK(file);
-        auto report = find_format("qcow")->check(**file);
+        auto report = find_format("qcow")->check(**file, {});
         EXPECT_TRUE(is_sound(report));
         return *report;
     }

@@ -39,7 +39,7 @@ TEST(Raw, CreateAndCheck) {
     MemoryFile file(store, "m");
     ASSERT_OK(find_format("raw")->create(file, {1000, 0, {}}));
     EXPECT_EQ(store->bytes.size(), 1024u);
-    const auto report = find_format("raw")->check(file);
+    const auto report = find_format("raw")->check(file, {});
     ASSERT_OK(report);
     EXPECT_EQ(report->corruptions, 0u);
     EXPECT_FALSE(find_format("raw")->create(file, {0, 0, {}}));

@@ -146,7 +146,7 @@ struct MemoryDisks {
 
     Result<CheckReport> check(const std::string& path) {
         MemoryFile file(stores[path], path, false);
-        return find_format("qcow")->check(file);
+        return find_format("qcow")->check(file, {});
     }
 };
 

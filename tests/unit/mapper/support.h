@@ -77,7 +77,7 @@ public:
     CheckReport check(const std::string& name) const {
         auto file = open_file(path(name), {});
         EXPECT_TRUE(file);
-        auto report = find_format("qcow")->check(**file);
+        auto report = find_format("qcow")->check(**file, {});
         EXPECT_TRUE(report);
         return *report;
     }
