@@ -195,8 +195,8 @@ struct dmu_key {
 	/* I/O issued to destinations, in two phases so that an invalidation can wait for the one before. */
 	u8 phase;
 	struct percpu_ref inflight[2];
-	struct list_head drains;
-	bool draining;
+	struct list_head drains;	/* to be begun */
+	struct list_head draining;	/* under way */
 	struct work_struct drained;
 
 	spinlock_t lock;

@@ -2,7 +2,7 @@
 /*
  * Waiting for I/O issued before. Requests count themselves in one of two
  * per-CPU references; a drain turns new ones to the other, and waits for the
- * first to come to nothing. One drain at a time, in order.
+ * first to come to nothing. All drains that were asked for by then share it.
  */
 #include "dmu.h"
 
@@ -26,9 +26,9 @@ static void start_next(struct dmu_key *key)
 	u8 old;
 
 	lockdep_assert_held(&key->lock);
-	if (key->draining || list_empty(&key->drains))
+	if (!list_empty(&key->draining) || list_empty(&key->drains))
 		return;
-	key->draining = true;
+	list_splice_init(&key->drains, &key->draining);
 	old = key->phase;
 	WRITE_ONCE(key->phase, !old);
 	percpu_ref_kill(&key->inflight[old]);
@@ -38,22 +38,25 @@ static void drained(struct work_struct *work)
 {
 	struct dmu_key *key = container_of(work, struct dmu_key, drained);
 	struct dmu_event wire = { .type = DMU_EV_INVALIDATED };
-	struct dmu_drain *drain;
+	struct dmu_drain *drain, *next;
+	LIST_HEAD(done);
 
 	percpu_ref_reinit(&key->inflight[!key->phase]);
 	spin_lock_irq(&key->lock);
-	drain = list_first_entry(&key->drains, struct dmu_drain, list);
-	list_del(&drain->list);
-	key->draining = false;
+	list_splice_init(&key->draining, &done);
+	spin_unlock_irq(&key->lock);
+	list_for_each_entry_safe(drain, next, &done, list) {
+		if (drain->done) {
+			complete(drain->done);
+		} else {
+			wire.id = drain->id;
+			dmu_event_note(key, &wire, GFP_NOIO | __GFP_NOFAIL);
+		}
+		kfree(drain);
+	}
+	spin_lock_irq(&key->lock);
 	start_next(key);
 	spin_unlock_irq(&key->lock);
-	if (drain->done) {
-		complete(drain->done);
-	} else {
-		wire.id = drain->id;
-		dmu_event_note(key, &wire, GFP_NOIO | __GFP_NOFAIL);
-	}
-	kfree(drain);
 }
 
 int dmu_drain_init(struct dmu_key *key)
@@ -66,6 +69,7 @@ int dmu_drain_init(struct dmu_key *key)
 	if (error)
 		percpu_ref_exit(&key->inflight[0]);
 	INIT_LIST_HEAD(&key->drains);
+	INIT_LIST_HEAD(&key->draining);
 	INIT_WORK(&key->drained, drained);
 	return error;
 }

@@ -177,6 +177,8 @@ public:
     // when they are durable and this was called after that: the caller says that no read or
     // write of it is under way any more.
     virtual void recycle() {}
+    // Durable changes have freed space that recycle() would give back.
+    virtual bool wants_recycling() const { return false; }
 
     // Commits, and makes the disk larger, or smaller where the format can: what lay past
     // the new end is gone. bytes: rounded up to sectors. Durable when it returns.

@@ -34,9 +34,13 @@ void Answers::answer(const dmu_event& miss, std::uint64_t sequence) {
     const bool writes = miss.op == DMU_OP_WRITE || miss.op == DMU_OP_ZERO;
     if (writes && !frozen_ && !facts_.read_only && chain_.top().write_protected() && !begin_writing(miss)) return;
     GuestRange range{{miss.start * sector_size}, miss.length * sector_size};
-    auto found = look_up(range);
-    if (found) {
-        answer_known(miss, range, *found, sequence);
+    auto found = look_up_mappable(range);
+    if (found && found->end == range.start.bytes) {
+        deferred_.push_back(miss);
+    } else if (found) {
+        // What there was no slot for misses again.
+        range.length = found->end - range.start.bytes;
+        answer_known(miss, range, found->mappings, sequence);
     } else if (found.error().code == Code::corrupt) {
         answer_damaged(miss, range, sequence, found.error());
     } else {
@@ -72,6 +76,22 @@ Result<std::vector<Mapping>> Answers::look_up(GuestRange range) {
         }
     }
     return found;
+}
+
+Result<Scratch::Ready> Answers::look_up_mappable(GuestRange range) {
+    auto found = look_up(range);
+    if (!found) return found.error();
+    return scratch_.resolve(*found, range);
+}
+
+void Answers::go_on(std::uint64_t sequence) {
+    std::deque<dmu_event> again;
+    again.swap(deferred_);
+    while (!again.empty() && deferred_.empty()) {
+        answer(again.front(), sequence);
+        again.pop_front();
+    }
+    deferred_.insert(deferred_.end(), again.begin(), again.end());
 }
 
 void Answers::answer_known(const dmu_event& miss, GuestRange range, const std::vector<Mapping>& found,
@@ -172,6 +192,10 @@ void Answers::answer_damaged(const dmu_event& miss, GuestRange range, std::uint6
     alarms_.raise("corrupt", error.message);
     freeze();
     std::vector<dmu_command> asked = look_up_around_damage(range, sequence);
+    if (asked.empty()) {
+        deferred_.push_back(miss);
+        return;
+    }
     if (miss.op == DMU_OP_WRITE) {
         // What has its place may still be written; the rest has none coming.
         bool written_in_place = std::all_of(asked.begin(), asked.end(), [](const dmu_command& command) {
@@ -192,11 +216,13 @@ std::vector<dmu_command> Answers::look_up_around_damage(GuestRange range, std::u
     const std::uint64_t grain = static_cast<std::uint64_t>(facts_.grain) * sector_size;
     for (std::uint64_t at = range.start.bytes; at < range.end();) {
         std::uint64_t end = std::min(align_down(at, grain) + grain, range.end());
-        auto found = look_up({{at}, end - at});
+        auto found = look_up_mappable({{at}, end - at});
         if (!found) {
             commands.push_back(error_map({{at}, end - at}, sequence));
         } else {
-            for (const Mapping& mapping : *found) {
+            end = found->end;
+            if (end == at) break;
+            for (const Mapping& mapping : found->mappings) {
                 if (mapping.start.bytes < end) commands.push_back(to_map(cut(mapping, at, end), sequence));
             }
         }
@@ -230,8 +256,7 @@ dmu_command Answers::to_map(const Mapping& mapping, std::uint64_t sequence) cons
             command.kind = DMU_KIND_COW;
             break;
         case MappingKind::opaque:
-            alarms_.raise("compressed", "the image holds compressed clusters, which this release can't serve");
-            return command;
+            return command;  // there is none behind look_up_mappable()
     }
     if (mapping.kind != MappingKind::zero) {
         command.destination = destination_number(mapping.layer, mapping.file);

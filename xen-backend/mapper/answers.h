@@ -11,18 +11,21 @@
 #include "xen-backend/mapper/alarms.h"
 #include "xen-backend/mapper/opening.h"
 #include "xen-backend/mapper/outbox.h"
+#include "xen-backend/mapper/scratch.h"
 
 namespace dmu {
 
 class Answers {
 public:
-    Answers(Chain& chain, const DiskFacts& facts, OnFull on_full, Alarms& alarms, Outbox& out)
-        : chain_(chain), facts_(facts), on_full_(on_full), alarms_(alarms), out_(out) {}
+    Answers(Chain& chain, const DiskFacts& facts, OnFull on_full, Scratch& scratch, Alarms& alarms, Outbox& out)
+        : chain_(chain), facts_(facts), on_full_(on_full), scratch_(scratch), alarms_(alarms), out_(out) {}
 
     // sequence: the last change applied to the image.
     void answer(const dmu_event& miss, std::uint64_t sequence);
     // Misses that wait for space are tried again.
     void retry(std::uint64_t sequence);
+    // Those that wait for a slot of the scratch file, of which one became free.
+    void go_on(std::uint64_t sequence);
     bool has_waiting() const { return !waiting_.empty(); }
     std::size_t waiting() const { return waiting_.size(); }
     // The device is going: what waits for space fails, now and from now on.
@@ -32,7 +35,9 @@ public:
 
 private:
     Result<std::vector<Mapping>> look_up(GuestRange range);
-    // As look_up, grain by grain, what is corrupt as an ERROR extent.
+    // The same without opaque ones; end: how far it goes.
+    Result<Scratch::Ready> look_up_mappable(GuestRange range);
+    // As that, grain by grain, what is corrupt as an ERROR extent.
     std::vector<dmu_command> look_up_around_damage(GuestRange range, std::uint64_t sequence);
     dmu_command to_map(const Mapping& mapping, std::uint64_t sequence) const;
     dmu_command error_map(GuestRange range, std::uint64_t sequence) const;
@@ -49,10 +54,12 @@ private:
     Chain& chain_;
     const DiskFacts& facts_;
     OnFull on_full_;
+    Scratch& scratch_;
     Alarms& alarms_;
     Outbox& out_;
     bool frozen_ = false;
-    std::deque<dmu_event> waiting_;
+    std::deque<dmu_event> waiting_;   // for space
+    std::deque<dmu_event> deferred_;  // for a slot of the scratch file
 };
 
 }  // namespace dmu

@@ -4,6 +4,7 @@
 #include <poll.h>
 
 #include <algorithm>
+#include <random>
 
 #include "xen-backend/mapper/log.h"
 
@@ -17,22 +18,32 @@ constexpr std::chrono::seconds retry_interval{1};
 constexpr std::chrono::seconds hand_over_limit{30};
 constexpr unsigned close_attempts = 5;
 
+// Of the INVALIDATE that drains before freed space is used again: neither a predecessor's,
+// which may still be answered, nor one of Scratch's, which count up from such a number.
+std::uint64_t fresh_recycle_id() {
+    return static_cast<std::uint64_t>(std::random_device{}()) << 32 | 0xffffffffu;
+}
+
 }  // namespace
 
 Disk::Service::Service(Disk& disk, OpenDisk open)
     : disk_(disk),
       open_(std::move(open)),
       changes_(open_.chain->top(), open_.facts, disk.alarms_),
-      answers_(*open_.chain, open_.facts, disk.setup_.config.on_full, disk.alarms_, out_),
+      scratch_(*open_.chain, open_.facts, *open_.channel, out_,
+               static_cast<std::uint64_t>(disk.setup_.config.scratch_mib) << 20),
+      answers_(*open_.chain, open_.facts, disk.setup_.config.on_full, scratch_, disk.alarms_, out_),
       commits_(open_.chain->top(), changes_, std::chrono::seconds(disk.setup_.config.commit_seconds), disk.alarms_,
                out_),
-      events_(events_at_once) {
+      events_(events_at_once),
+      recycle_id_(fresh_recycle_id()) {
     publish();
 }
 
 Status Disk::Service::take_over() {
     auto state = open_.channel->state();
     if (!state) return state.error();
+    if (Status taken = scratch_.take_over(); !taken) return taken;
     changes_.start_at(state->committed);
     commits_.start_at(state->committed);
     auto deadline = Clock::now() + hand_over_limit;
@@ -95,6 +106,9 @@ void Disk::Service::handle(const dmu_event& event) {
         case DMU_EV_MISS:
             handle_miss(event);
             break;
+        case DMU_EV_INVALIDATED:
+            handle_drained(event.id);
+            break;
         case DMU_EV_ATTACHED:
             attached_ = true;
             break;
@@ -112,6 +126,28 @@ void Disk::Service::handle_miss(const dmu_event& miss) {
         return;
     }
     answers_.answer(miss, changes_.applied());
+}
+
+void Disk::Service::handle_drained(std::uint64_t id) {
+    if (id == recycle_id_ && recycling_since_) {
+        // A commit meanwhile freed what this drain did not wait for.
+        const bool is_whole = *recycling_since_ == commits_.commits();
+        recycling_since_.reset();
+        if (is_whole) open_.chain->top().recycle();
+        begin_recycling();
+    } else if (scratch_.is_freed(id) && !changes_.is_behind()) {
+        answers_.go_on(changes_.applied());
+    }
+}
+
+void Disk::Service::begin_recycling() {
+    if (recycling_since_ || !open_.chain->top().wants_recycling()) return;
+    recycling_since_ = commits_.commits();
+    dmu_command drain{};
+    drain.type = DMU_CMD_INVALIDATE;
+    drain.id = recycle_id_;
+    drain.destination = DMU_NO_DESTINATION;
+    out_.add(drain);
 }
 
 Disk::Ending Disk::Service::handle_requests() {
@@ -149,7 +185,7 @@ void Disk::Service::do_timed(Clock::time_point now) {
         retry_at_.reset();
         if (changes_.is_behind() || answers_.has_waiting()) retry_at_ = now + retry_interval;
     }
-    commits_.run(now);
+    if (commits_.run(now)) begin_recycling();
     send();
     if (going_ && commits_.is_failing()) {
         // A flush that can't be answered must not keep the device from going.

@@ -40,6 +40,9 @@ private:
     bool read_events();
     void handle(const dmu_event& event);
     void handle_miss(const dmu_event& miss);
+    void handle_drained(std::uint64_t id);
+    // Space that durable changes freed is used again once nothing reads or writes it.
+    void begin_recycling();
     Ending handle_requests();
     void begin_take_down();
     void do_timed(Clock::time_point now);
@@ -51,10 +54,13 @@ private:
     OpenDisk open_;
     Outbox out_;
     Changes changes_;
+    Scratch scratch_;
     Answers answers_;
     CommitQueue commits_;
     std::vector<dmu_event> events_;
+    const std::uint64_t recycle_id_;
     std::optional<Clock::time_point> retry_at_;
+    std::optional<std::uint64_t> recycling_since_;  // commits when the drain began
     DiskFigures figures_;
     bool attached_ = false;
     bool going_ = false;
