@@ -347,12 +347,22 @@ void dmu_drain_exit(struct dmu_key *key);
 int dmu_drain(struct dmu_key *key, u64 id);
 int dmu_drain_wait(struct dmu_key *key);
 
+/* target.c */
+extern struct target_type dmu_target_type;
+
 /* channel.c */
 int dmu_channel_init(void);
 void dmu_channel_exit(void);
+void dmu_key_state(struct dmu_key *key, struct dmu_state *state);
+
+/* events.c */
 void dmu_event_queue(struct dmu_key *key, struct dmu_event_node *event, u8 type);
 void dmu_event_drop(struct dmu_event_node *event);
 int dmu_event_note(struct dmu_key *key, const struct dmu_event *wire, gfp_t gfp);
-void dmu_key_state(struct dmu_key *key, struct dmu_state *state);
+ssize_t dmu_channel_read(struct file *file, char __user *buffer, size_t size, loff_t *position);
+__poll_t dmu_channel_poll(struct file *file, struct poll_table_struct *table);
+
+/* commands.c */
+ssize_t dmu_channel_write(struct file *file, const char __user *buffer, size_t size, loff_t *position);
 
 #endif /* DMU_H */
