@@ -32,6 +32,7 @@ void dmu_key_state(struct dmu_key *key, struct dmu_state *state)
 	state->log_limit = key->log_limit;
 	state->wait_seconds = key->wait_seconds;
 	state->destinations = key->dest_count;
+	state->leased = dmu_lease_left(key);
 	spin_unlock_irq(&key->lock);
 }
 
@@ -107,9 +108,8 @@ static long channel_ioctl(struct file *file, unsigned int cmd, unsigned long arg
 }
 
 /* The mapper is gone: what it had not answered waits for the next. */
-static int channel_release(struct inode *inode, struct file *file)
+static void detach(struct dmu_key *key)
 {
-	struct dmu_key *key = file->private_data;
 	struct dmu_event_node *event, *next;
 	u32 seconds;
 
@@ -123,6 +123,13 @@ static int channel_release(struct inode *inode, struct file *file)
 	spin_unlock_irq(&key->lock);
 	if (seconds != DMU_WAIT_FOREVER)
 		dmu_key_expire_in(key, seconds);
+}
+
+static int channel_release(struct inode *inode, struct file *file)
+{
+	struct dmu_key *key = file->private_data;
+
+	detach(key);
 	dmu_key_put(key);
 	return 0;
 }
@@ -148,6 +155,9 @@ static int hand_over(struct dmu_key *key)
 	error = dmu_miss_replay_places(key);
 	if (error)
 		return error;
+	error = dmu_lease_replay(key);
+	if (error)
+		return error;
 	attached.sequence = key->sequence;
 	attached.length = key->sectors;
 	error = dmu_event_note(key, &attached, GFP_ATOMIC);
@@ -170,6 +180,7 @@ static int attach(struct dmu_key *key)
 		key->attached = true;
 		key->log_pressed = false;
 		key->expired = false;
+		key->unread_changes = 0;
 		error = hand_over(key);
 		if (error) {
 			list_for_each_entry_safe(event, next, &key->events, list)
@@ -202,9 +213,7 @@ static int ioctl_attach(void __user *argument)
 	cancel_delayed_work_sync(&key->expire);
 	fd = anon_inode_getfd("[dmu]", &channel_fops, key, O_RDWR | O_CLOEXEC);
 	if (fd < 0) {
-		spin_lock_irq(&key->lock);
-		key->attached = false;
-		spin_unlock_irq(&key->lock);
+		detach(key);
 		dmu_key_put(key);
 	}
 	return fd;
@@ -217,7 +226,7 @@ static int ioctl_hello(void __user *argument)
 	if (copy_from_user(&hello, argument, sizeof(hello)))
 		return -EFAULT;
 	hello.version = min_t(u32, hello.version, DMU_VERSION);
-	hello.features = DMU_FEATURE_LOG | DMU_FEATURE_FILES | DMU_FEATURE_ONCE;
+	hello.features = DMU_FEATURE_LOG | DMU_FEATURE_FILES | DMU_FEATURE_ONCE | DMU_FEATURE_LEASES;
 	return copy_to_user(argument, &hello, sizeof(hello)) ? -EFAULT : 0;
 }
 

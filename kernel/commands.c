@@ -41,6 +41,8 @@ static int make_attr(struct dmu_key *key, const struct dmu_command *cmd, struct 
 	attr->discard = cmd->discard;
 	attr->zeroes = cmd->zeroes;
 	attr->pool = cmd->pool;
+	if (cmd->pool != DMU_NO_POOL && !dmu_pool_exists(key, cmd->pool))
+		return -ENOENT;
 	attr->dest = placed ? find_place(key, cmd, attr->writable) : NULL;
 	return PTR_ERR_OR_ZERO(attr->dest);
 }
@@ -154,20 +156,6 @@ static int command_map(struct dmu_key *key, const struct dmu_command *cmd)
 	return 0;
 }
 
-/* Nobody wants the place any more. */
-static void refuse_place(struct dmu_key *key, const struct dmu_command *cmd, struct dmu_log *entry)
-{
-	entry->start = cmd->start;
-	entry->length = cmd->length;
-	entry->kind = DMU_KIND_LOST;
-	entry->destination = cmd->destination;
-	entry->physical = cmd->physical;
-	spin_lock_irq(&key->lock);
-	key->log_entries++;
-	spin_unlock_irq(&key->lock);
-	dmu_log_append(key, entry);
-}
-
 static bool is_placeable(const struct dmu_miss *miss, const struct dmu_command *cmd)
 {
 	u64 stop = cmd->start + cmd->length;
@@ -190,6 +178,8 @@ static int command_place(struct dmu_key *key, const struct dmu_command *cmd)
 		return error;
 	if (cmd->flags & ~DMU_READS_ZERO || cmd->discard > DMU_POLICY_ASK || cmd->zeroes > DMU_POLICY_ASK)
 		return -EINVAL;
+	if (cmd->pool != DMU_NO_POOL && !dmu_pool_exists(key, cmd->pool))
+		return -ENOENT;
 	attr.dest = find_place(key, cmd, true);
 	if (IS_ERR(attr.dest))
 		return PTR_ERR(attr.dest);
@@ -210,10 +200,19 @@ static int command_place(struct dmu_key *key, const struct dmu_command *cmd)
 	if (miss) {
 		miss->dest = attr.dest;
 		miss->physical = cmd->physical;
+		miss->space = cmd->length;
 		miss->tag = tag;
 		miss->reads_zero = cmd->flags & DMU_READS_ZERO;
 		miss->log = entry;
 		dmu_miss_place(miss, cmd->start + cmd->length, &rest);
+		if (!miss->primary) {
+			/* No writer is left that begins in there. */
+			dmu_miss_drop(miss, &rest);
+			end_miss(miss);
+			miss = NULL;
+		}
+	}
+	if (miss) {
 		start = dmu_log_room(key);
 		miss->state = start ? DMU_MISS_FILLING : DMU_MISS_LOG;
 		if (!start)
@@ -222,7 +221,7 @@ static int command_place(struct dmu_key *key, const struct dmu_command *cmd)
 	spin_unlock_irq(&key->lock);
 	dmu_io_queue_list(&rest);
 	if (!miss)
-		refuse_place(key, cmd, entry);
+		dmu_log_lost(key, entry, attr.dest, cmd->physical, cmd->start, cmd->length);
 	else if (start)
 		dmu_fill_start(miss);
 	else
@@ -291,6 +290,18 @@ static int command_invalidate(struct dmu_key *key, const struct dmu_command *cmd
 	return error ? error : dmu_drain(key, cmd->id);
 }
 
+static int command_lease(struct dmu_key *key, const struct dmu_command *cmd)
+{
+	struct dmu_dest *dest;
+
+	if (cmd->flags & ~DMU_READS_ZERO)
+		return -EINVAL;
+	dest = find_place(key, cmd, true);
+	if (IS_ERR(dest))
+		return PTR_ERR(dest);
+	return dmu_lease_add(key, cmd->pool, dest, cmd->physical, cmd->length, cmd->flags);
+}
+
 static int apply(struct dmu_key *key, const struct dmu_command *cmd)
 {
 	switch (cmd->type) {
@@ -306,9 +317,11 @@ static int apply(struct dmu_key *key, const struct dmu_command *cmd)
 	case DMU_CMD_INVALIDATE:
 		return command_invalidate(key, cmd);
 	case DMU_CMD_LEASE:
+		return command_lease(key, cmd);
 	case DMU_CMD_REVOKE:
+		return dmu_lease_revoke(key, cmd->pool);
 	case DMU_CMD_POOL:
-		return -EOPNOTSUPP;
+		return dmu_pool_set(key, cmd->pool, cmd->length, cmd->physical, cmd->sequence);
 	default:
 		return -EINVAL;
 	}

@@ -6,18 +6,36 @@
 #include "dmu.h"
 
 #define EVENTS_PER_TURN	32
+#define CHANGES_PER_WAKE	512
 
 void dmu_event_queue(struct dmu_key *key, struct dmu_event_node *event, u8 type)
 {
 	lockdep_assert_held(&key->lock);
 	event->type = type;
 	list_add_tail(&event->list, &key->events);
+	/* Nobody waits for a change to be read: the mapper is woken for many at once. */
+	if (type != DMU_EV_CHANGED || ++key->unread_changes >= CHANGES_PER_WAKE) {
+		key->unread_changes = 0;
+		wake_up(&key->wait);
+	} else if (key->unread_changes == 1 && key->attached) {
+		queue_delayed_work(dmu_wq, &key->nudge, HZ / 5);
+	}
+}
+
+void dmu_event_nudge(struct work_struct *work)
+{
+	struct dmu_key *key = container_of(to_delayed_work(work), struct dmu_key, nudge);
+
+	spin_lock_irq(&key->lock);
+	key->unread_changes = 0;
+	spin_unlock_irq(&key->lock);
 	wake_up(&key->wait);
 }
 
 static bool is_note(const struct dmu_event_node *event)
 {
-	return event->type != DMU_EV_MISS && event->type != DMU_EV_CHANGED && event->type != DMU_EV_FLUSH;
+	return event->type != DMU_EV_MISS && event->type != DMU_EV_CHANGED && event->type != DMU_EV_FLUSH &&
+	       event->type != DMU_EV_LEASE_LOW;
 }
 
 /* Nobody will read it any more. */
@@ -89,6 +107,9 @@ static void take_event(struct dmu_key *key, struct dmu_event *wire)
 		break;
 	case DMU_EV_FLUSH:
 		describe_flush(container_of(event, struct dmu_flush, event), wire);
+		break;
+	case DMU_EV_LEASE_LOW:
+		dmu_lease_describe_low(event, wire);
 		break;
 	default:
 		*wire = container_of(event, struct dmu_note, event)->wire;

@@ -7,6 +7,7 @@
 struct workqueue_struct *dmu_wq;
 struct bio_set dmu_bios;
 struct bio_set dmu_sync_bios;
+struct bio_set dmu_fill_bios;
 mempool_t dmu_miss_pool;
 mempool_t dmu_page_pool;
 
@@ -19,6 +20,9 @@ static int init_pools(void)
 	error = bioset_init(&dmu_sync_bios, 64, 0, BIOSET_NEED_BVECS);
 	if (error)
 		goto bad_sync;
+	error = bioset_init(&dmu_fill_bios, 64, 0, BIOSET_NEED_BVECS);
+	if (error)
+		goto bad_fill;
 	error = mempool_init_kmalloc_pool(&dmu_miss_pool, 64, sizeof(struct dmu_miss));
 	if (error)
 		goto bad_miss;
@@ -27,6 +31,8 @@ static int init_pools(void)
 		return 0;
 	mempool_exit(&dmu_miss_pool);
 bad_miss:
+	bioset_exit(&dmu_fill_bios);
+bad_fill:
 	bioset_exit(&dmu_sync_bios);
 bad_sync:
 	bioset_exit(&dmu_bios);
@@ -37,6 +43,7 @@ static void exit_pools(void)
 {
 	mempool_exit(&dmu_page_pool);
 	mempool_exit(&dmu_miss_pool);
+	bioset_exit(&dmu_fill_bios);
 	bioset_exit(&dmu_sync_bios);
 	bioset_exit(&dmu_bios);
 }

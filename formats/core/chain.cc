@@ -150,7 +150,7 @@ void append(std::vector<Mapping>& out, const Mapping& mapping) {
     if (!out.empty()) {
         auto& last = out.back();
         const bool has_host = mapping.kind == MappingKind::linear || mapping.kind == MappingKind::cow;
-        if (last.kind == mapping.kind && last.writable == mapping.writable &&
+        if (last.kind == mapping.kind && last.writable == mapping.writable && last.leasable == mapping.leasable &&
             (!has_host || (last.layer == mapping.layer && last.file == mapping.file &&
                            last.host.bytes + last.length == mapping.host.bytes)) &&
             (mapping.kind != MappingKind::opaque || last.layer == mapping.layer)) {
@@ -161,13 +161,13 @@ void append(std::vector<Mapping>& out, const Mapping& mapping) {
     out.push_back(mapping);
 }
 
-Mapping zeros(std::uint64_t start, std::uint64_t end) {
-    return {{start}, end - start, MappingKind::zero, 0, 0, {}, false};
+Mapping zeros(std::uint64_t start, std::uint64_t end, bool leasable) {
+    return {{start}, end - start, MappingKind::zero, 0, 0, {}, false, leasable};
 }
 
 // What one layer says by itself.
-Mapping mapping_of(const Extent& extent, std::uint64_t end, unsigned layer) {
-    Mapping mapping = zeros(extent.start.bytes, end);
+Mapping mapping_of(const Extent& extent, std::uint64_t end, unsigned layer, bool leasable) {
+    Mapping mapping = zeros(extent.start.bytes, end, leasable);
     if (extent.kind == ExtentKind::zero) return mapping;
     mapping.layer = layer;
     if (extent.kind == ExtentKind::compressed) {
@@ -184,15 +184,17 @@ Mapping mapping_of(const Extent& extent, std::uint64_t end, unsigned layer) {
 }  // namespace
 
 // Appends all of need and what comes without further I/O, up to limit; where it ended.
-Result<std::uint64_t> Chain::resolve(unsigned layer, GuestRange need, std::uint64_t limit, std::vector<Mapping>& out) {
+Result<std::uint64_t> Chain::resolve(unsigned layer, GuestRange need, std::uint64_t limit, bool leasable,
+                                     std::vector<Mapping>& out) {
     const auto extents = layers_[layer].image->look_up(need);
     if (!extents) return extents.error();
     auto at = need.start.bytes;
     for (const auto& extent : *extents) {
         const auto end = std::min(at + extent.length, limit);
         if (at >= limit) break;
+        if (layer == 0) leasable = extent.leasable;
         if (extent.kind != ExtentKind::unallocated) {
-            append(out, mapping_of(extent, end, layer));
+            append(out, mapping_of(extent, end, layer, leasable));
             at = end;
             continue;
         }
@@ -202,12 +204,12 @@ Result<std::uint64_t> Chain::resolve(unsigned layer, GuestRange need, std::uint6
         if (at < lower_end) {
             if (at >= need.end()) return at;
             const auto lower_need = std::min(need.end(), lower_end);
-            const auto covered = resolve(layer + 1, {{at}, lower_need - at}, lower_end, out);
+            const auto covered = resolve(layer + 1, {{at}, lower_need - at}, lower_end, leasable, out);
             if (!covered) return covered;
             at = *covered;
             if (at < lower_end) return at;
         }
-        append(out, zeros(at, end));
+        append(out, zeros(at, end, leasable));
         at = end;
     }
     return at;
@@ -215,7 +217,7 @@ Result<std::uint64_t> Chain::resolve(unsigned layer, GuestRange need, std::uint6
 
 Result<std::vector<Mapping>> Chain::look_up(GuestRange range) {
     std::vector<Mapping> out;
-    const auto covered = resolve(0, range, top().info().virtual_size, out);
+    const auto covered = resolve(0, range, top().info().virtual_size, true, out);
     if (!covered) return covered.error();
     return out;
 }

@@ -38,6 +38,8 @@ struct Mapping {
     unsigned file = 0;
     HostOffset host;
     bool writable = false;
+    // As the top image's Extent::leasable.
+    bool leasable = true;
 };
 
 // One file of the chain with where it came from, for locks, destinations, listings.
@@ -89,7 +91,9 @@ private:
         std::string path;
     };
 
-    Result<std::uint64_t> resolve(unsigned layer, GuestRange need, std::uint64_t limit, std::vector<Mapping>& out);
+    // leasable: what the top image says of the range; of layer 0 it is not known yet.
+    Result<std::uint64_t> resolve(unsigned layer, GuestRange need, std::uint64_t limit, bool leasable,
+                                  std::vector<Mapping>& out);
 
     std::vector<Layer> layers_;
 };

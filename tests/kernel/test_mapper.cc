@@ -22,10 +22,11 @@ namespace {
 
 constexpr unsigned base_number = 1, store_number = 2;
 constexpr uint64_t nowhere = ~0ull;
+constexpr uint32_t pool_number = 1;
 
 struct Options {
     std::string key, base, store, table;
-    uint64_t sectors = 0, grain = 128, wide = 65536;
+    uint64_t sectors = 0, grain = 128, wide = 65536, leases = 0;
     unsigned commit_ms = 0, invalidate_ms = 0, wait = DMU_WAIT_FOREVER, destination_flags = 0;
     bool policy_zero = false, forget = false, short_places = false, reads_zero = false, ask = false;
 };
@@ -107,7 +108,17 @@ private:
                 changed(event);
                 break;
             case DMU_EV_PLACED:
+            case DMU_EV_LEASED:
                 next_ = std::max<uint64_t>(next_, event.physical + event.length);
+                break;
+            case DMU_EV_ATTACHED:
+                if (o_.leases) start_leases();
+                break;
+            case DMU_EV_LEASE_LOW:
+                lease();
+                break;
+            case DMU_EV_RESIZED:
+                resize(event.length);
                 break;
             case DMU_EV_FLUSH:
                 commit(event.sequence);
@@ -115,6 +126,36 @@ private:
             default:
                 break;
         }
+    }
+
+    void start_leases() {
+        dmu_command command;
+        dmu_cmd_pool(&command, pool_number, o_.grain, o_.grain, o_.leases / 2 * o_.grain);
+        send(command);
+        lease();
+    }
+
+    void lease() {
+        uint64_t length = o_.leases * o_.grain, place = take(length);
+        dmu_command command;
+        dmu_cmd_lease(&command, pool_number, store_number, place, length, o_.reads_zero ? DMU_READS_ZERO : 0);
+        send(command);
+    }
+
+    uint64_t take(uint64_t length) {
+        struct stat st;
+        fstat(store_, &st);
+        if (S_ISREG(st.st_mode) && posix_fallocate(store_, next_ * 512, length * 512)) die("fallocate", ENOSPC);
+        uint64_t place = next_;
+        next_ += (length + o_.grain - 1) / o_.grain * o_.grain;
+        return place;
+    }
+
+    void resize(uint64_t sectors) {
+        o_.sectors = sectors;
+        table_.resize((sectors + o_.grain - 1) / o_.grain, nowhere);
+        committed_.resize(table_.size(), nowhere);
+        filled_ = false;
     }
 
     void done(uint64_t id) {
@@ -177,18 +218,16 @@ private:
                 break;
             }
         if (o_.short_places) length = std::min<uint64_t>(length, o_.grain);
-        struct stat st;
-        fstat(store_, &st);
-        if (S_ISREG(st.st_mode) && posix_fallocate(store_, next_ * 512, length * 512)) die("fallocate", ENOSPC);
         dmu_command command;
-        dmu_cmd_place(&command, event.id, event.start, length, store_number, next_, o_.reads_zero ? DMU_READS_ZERO : 0);
+        dmu_cmd_place(&command, event.id, event.start, length, store_number, take(length),
+                      o_.reads_zero ? DMU_READS_ZERO : 0);
         finish(command);
-        next_ += (length + o_.grain - 1) / o_.grain * o_.grain;
         send(command);
     }
 
     void finish(dmu_command& command) {
         command.sequence = applied_;
+        if (o_.leases) command.pool = pool_number;
         if (o_.policy_zero) dmu_cmd_policies(&command, DMU_POLICY_ZERO, DMU_POLICY_ZERO);
     }
 
@@ -258,6 +297,7 @@ int main(int argc, char** argv) {
     app.add_option("--commit-ms", o.commit_ms);
     app.add_option("--invalidate-ms", o.invalidate_ms);
     app.add_option("--wait", o.wait);
+    app.add_option("--leases", o.leases, "grains in a lease; none: every first write asks");
     app.add_flag("--policy-zero", o.policy_zero);
     app.add_flag("--forget", o.forget);
     app.add_flag("--short-places", o.short_places);
