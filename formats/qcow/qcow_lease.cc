@@ -23,9 +23,7 @@ Result<Place> QcowImage::reserve_any(std::uint64_t bytes) {
     if (corrupt_) return error(Code::corrupt, "it was found corrupt; nothing is allocated any more");
     auto length = std::max(align_down(bytes, cluster_bytes()), cluster_bytes());
     if (!free_.empty()) length = std::min(length, free_.begin()->second.length);
-    const auto needed = [&] {
-        return spares_missing(length) * header_.l2_space() + (free_.empty() ? length : 0);
-    };
+    const auto needed = [&] { return spares_missing(length) * header_.l2_space() + (free_.empty() ? length : 0); };
     auto enough = tail_.ensure(needed());
     while (!enough && enough.error().code == Code::no_space && length > cluster_bytes()) {
         length = align_up(length / 2, cluster_bytes());

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <cstring>
@@ -28,7 +29,7 @@ struct Options {
     std::string key, base, store, table;
     uint64_t sectors = 0, grain = 128, wide = 65536, leases = 0;
     unsigned commit_ms = 0, invalidate_ms = 0, wait = DMU_WAIT_FOREVER, destination_flags = 0;
-    bool policy_zero = false, forget = false, short_places = false, reads_zero = false, ask = false;
+    bool policy_zero = false, forget = false, short_places = false, reads_zero = false, ask = false, shuffle = false;
 };
 
 [[noreturn]] void die(const char* what, int error) {
@@ -60,7 +61,7 @@ public:
             got = pread(table_file_, reinterpret_cast<char*>(table_.data()) + at, table_.size() * 8 - at, at);
             if (got < 0) die("read table", errno);
         }
-        if (lseek(table_file_, 0, SEEK_END) == 0) std::fill(table_.begin(), table_.end(), nowhere);
+        if (lseek(table_file_, 0, SEEK_END) == 0) make_table();
         for (uint64_t place : table_)
             if (place != nowhere) next_ = std::max<uint64_t>(next_, place + o_.grain);
         committed_ = table_;
@@ -91,6 +92,13 @@ public:
     }
 
 private:
+    void make_table() {
+        std::fill(table_.begin(), table_.end(), nowhere);
+        if (!o_.shuffle) return;
+        for (uint64_t i = 0; i < table_.size(); i++) table_[i] = i * o_.grain;
+        std::shuffle(table_.begin(), table_.end(), std::mt19937(1));
+    }
+
     void add(unsigned number, const std::string& path, int mode, unsigned flags) {
         int fd = open(path.c_str(), mode | O_CLOEXEC);
         if (fd < 0) die(path.c_str(), errno);
@@ -301,6 +309,7 @@ int main(int argc, char** argv) {
     app.add_flag("--policy-zero", o.policy_zero);
     app.add_flag("--forget", o.forget);
     app.add_flag("--short-places", o.short_places);
+    app.add_flag("--shuffle", o.shuffle, "everything has its place, in no order");
     app.add_flag("--reads-zero", o.reads_zero);
     app.add_flag("--buffered", buffered);
     CLI11_PARSE(app, argc, argv);

@@ -87,7 +87,8 @@ void Leases::refused(const Error& error) {
     // Of no space a first write will tell, when it asks.
     if (error.code == Code::no_space) return;
     if (error.code == Code::unsupported || error.code == Code::corrupt) usable_ = false;
-    if (error.code != Code::unsupported) alarms_.raise(error.code == Code::corrupt ? "corrupt" : "allocate", error.message);
+    if (error.code != Code::unsupported)
+        alarms_.raise(error.code == Code::corrupt ? "corrupt" : "allocate", error.message);
 }
 
 void Leases::handed_over() {
