@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /* What comes down a channel: commands, in the order written. */
 #include <linux/cred.h>
+#include <linux/sched/mm.h>
 #include <linux/uaccess.h>
 
 #include "dmu.h"
@@ -332,11 +333,14 @@ ssize_t dmu_channel_write(struct file *file, const char __user *buffer, size_t s
 	struct dmu_key *key = file->private_data;
 	size_t done = 0;
 	int error = -EINVAL;
+	unsigned int noio;
 
 	/* A descriptor that has been passed on can be read, but gives no orders. */
 	if (!uid_eq(file->f_cred->euid, current_euid()) || file->f_cred->user_ns != current_user_ns())
 		return -EPERM;
+	/* First writes wait for the locks that are held here: no memory may wait for them. */
 	mutex_lock(&key->control);
+	noio = memalloc_noio_save();
 	while (size - done >= sizeof(struct dmu_command)) {
 		struct dmu_command cmd;
 
@@ -349,6 +353,7 @@ ssize_t dmu_channel_write(struct file *file, const char __user *buffer, size_t s
 		done += sizeof(cmd);
 		cond_resched();
 	}
+	memalloc_noio_restore(noio);
 	mutex_unlock(&key->control);
 	return done ? done : error;
 }

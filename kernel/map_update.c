@@ -225,6 +225,91 @@ static unsigned int cut_at(const struct draft *draft, u64 start)
 	return draft->count / 2;
 }
 
+/* Copies entries as they are. */
+static void copy_entries(struct dmu_map_node *to, const struct dmu_map_node *from, unsigned int first,
+			 unsigned int count)
+{
+	memcpy(to->key + to->count, from->key + first, count * sizeof(u64));
+	memcpy(to->value + to->count, from->value + first, count * sizeof(u64));
+	to->count += count;
+}
+
+static void add_entry(struct dmu_map_node *to, u64 key, u64 value)
+{
+	to->key[to->count] = key;
+	to->value[to->count++] = value;
+}
+
+/* What holds at the sector by the entries so far. */
+static bool goes_on(const struct dmu_map_node *node, u64 sector, u64 value)
+{
+	unsigned int last = node->count - 1;
+
+	return node->count && dmu_value_after(node->value[last], sector - node->key[last]) == value;
+}
+
+/*
+ * The usual case, cheaply: a range inside one entry, in a leaf that stays of a
+ * good size. *extents: by how many there are more.
+ */
+static bool draw_inside(struct dmu_map_node *fresh, const struct dmu_map_node *leaf, u64 leaf_end, u64 start, u64 end,
+			u64 value, int *extents)
+{
+	unsigned int i = find_entry(leaf, start), next = i + 1;
+	u64 stop = entry_end(leaf, i, leaf_end), old = leaf->value[i];
+
+	if (end > stop || leaf->count + 2 > NODE_ENTRIES)
+		return false;
+	*extents = 0;
+	if (leaf->key[i] < start) {
+		copy_entries(fresh, leaf, 0, next);
+	} else {
+		copy_entries(fresh, leaf, 0, i);
+		*extents -= old != DMU_VALUE_NONE;
+	}
+	if (!goes_on(fresh, start, value)) {
+		add_entry(fresh, start, value);
+		*extents += value != DMU_VALUE_NONE;
+	}
+	if (end < stop) {
+		old = dmu_value_after(old, end - leaf->key[i]);
+		if (!goes_on(fresh, end, old)) {
+			add_entry(fresh, end, old);
+			*extents += old != DMU_VALUE_NONE;
+		}
+	} else if (next < leaf->count && goes_on(fresh, end, leaf->value[next])) {
+		*extents -= leaf->value[next] != DMU_VALUE_NONE;
+		next++;
+	}
+	copy_entries(fresh, leaf, next, leaf->count - next);
+	return fresh->count >= leaf->count || fresh->count > NODE_ENTRIES / 4;
+}
+
+/* 1: done; 0: it takes more than that. */
+static int assign_inside(struct dmu_map *map, const struct path *path, u64 start, u64 end, u64 value, gfp_t gfp)
+{
+	struct dmu_map_node *leaf = path->node[path->levels - 1], *fresh;
+	int extents;
+
+	if (end > path->end)
+		return 0;
+	fresh = new_node(map, 0, gfp);
+	if (!fresh)
+		return -ENOMEM;
+	if (!draw_inside(fresh, leaf, path->end, start, end, value, &extents)) {
+		drop_node(map, fresh);
+		return 0;
+	}
+	/* One for one: only a pointer changes. */
+	if (path->levels > 1)
+		dmu_map_publish(path->node[path->levels - 2]->child[path->index[path->levels - 2]], fresh);
+	else
+		dmu_map_publish(map->root, fresh);
+	map->extents += extents;
+	retire_node(map, leaf);
+	return 1;
+}
+
 /* Sets what one leaf covers of [start, end); *done is where it got to. */
 static int assign_in_leaf(struct dmu_map *map, u64 start, u64 end, u64 value, u64 *done, gfp_t gfp)
 {
@@ -238,6 +323,9 @@ static int assign_in_leaf(struct dmu_map *map, u64 start, u64 end, u64 value, u6
 	descend(map, start, &a->path);
 	leaf = a->path.node[a->path.levels - 1];
 	*done = min(end, a->path.end);
+	error = assign_inside(map, &a->path, start, end, value, gfp);
+	if (error)
+		return min(error, 0);
 	draft_assign(&a->draft, leaf, a->path.end, start, *done, value);
 	before = count_known(leaf->value, leaf->count);
 	at = a->path.levels > 1 ? a->path.index[a->path.levels - 2] : 0;

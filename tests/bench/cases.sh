@@ -131,15 +131,16 @@ mapper_time() { # PID
 }
 
 first_writes() { # CASE DEVICE PATH DEPTH [MAPPER-PID]
-	local value before after
+	local value start=0 before after
 	make_pattern "$3"
+	[ -z "${5:-}" ] || start=$(mapper_time "$5")
 	value=$(fio_json "$3" --read_iolog=/tmp/pattern --replay_no_stall=1 --iodepth="$4" | per_request)
 	if [ -n "${5:-}" ]; then
 		before=$(mapper_time "$5")
 		sync "$3"
 		sleep 1.5
 		after=$(mapper_time "$5")
-		echo "# $1-$4 $2: afterwards the mapper ran $(((after - before) / requests)) for each"
+		echo "# $1-$4 $2: the mapper ran $(((before - start) / requests)) for each meanwhile, $(((after - before) / requests)) afterwards"
 		value=$((value + (after - before) / requests))
 	fi
 	emit "$1-$4" "$2" "$value"

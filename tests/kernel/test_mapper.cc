@@ -53,6 +53,11 @@ public:
             if (!o_.base.empty()) add(base_number, o_.base, O_RDONLY, DMU_DEST_READ_ONLY);
             add(store_number, o_.store, O_RDWR, o_.destination_flags);
         }
+        // A device that has grown reads as zeros past the end of its base.
+        if (!o_.base.empty()) {
+            check("base", dmu_destination_get(channel_, base_number, &known));
+            base_sectors_ = known.sectors / o_.grain * o_.grain;
+        }
         store_ = dmu_destination_fd(channel_, store_number);
         check("store descriptor", store_);
         table_file_ = open(o_.table.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
@@ -189,7 +194,7 @@ private:
         for (uint64_t at = from; at < to; at += o_.grain) {
             uint64_t length = std::min<uint64_t>(o_.grain, o_.sectors - at), place = table_[at / o_.grain];
             dmu_command command;
-            if (place == nowhere - 1 || (place == nowhere && o_.base.empty()))
+            if (place == nowhere - 1 || (place == nowhere && at >= base_sectors_))
                 dmu_cmd_map_zero(&command, 0, at, length);
             else if (place == nowhere)
                 dmu_cmd_map_cow(&command, 0, at, length, base_number, at);
@@ -285,6 +290,7 @@ private:
     dmu_channel* channel_ = nullptr;
     int store_ = -1, table_file_ = -1;
     std::vector<uint64_t> table_, committed_;
+    uint64_t base_sectors_ = 0;
     uint64_t next_ = 0, applied_ = 0, acknowledged_ = 0, lost_ = 0;
     bool filled_ = false;
 };

@@ -6,7 +6,9 @@
 namespace dmu {
 namespace {
 
+// More than a guest has requests under way.
 constexpr std::uint64_t smallest = 1 << 20;
+constexpr std::uint64_t fewest_grains = 64;
 constexpr std::uint64_t largest = 64 << 20;
 // Metadata is kept ready for each of them.
 constexpr std::uint64_t most_grains = 4096;
@@ -23,7 +25,8 @@ Leases::Leases(Image& image, const DiskFacts& facts, bool offered, Alarms& alarm
     // A killed mapper's leases are leaked at worst: not more than an eighth of the disk.
     largest_ = std::min({largest, most_grains * grain, align_down(facts.virtual_size / 8, grain)});
     largest_ = std::max(largest_, grain);
-    size_ = std::clamp(smallest, grain, largest_);
+    smallest_ = std::min(std::max(smallest, fewest_grains * grain), largest_);
+    size_ = smallest_;
 }
 
 void Leases::start() {
@@ -49,8 +52,8 @@ void Leases::first_write(Clock::time_point now) {
 
 void Leases::low(Clock::time_point now) {
     if (!usable_) return;
-    if (now - last_ < quickly) size_ = std::min(size_ * 2, largest_);
-    if (now - last_ > lasting) size_ = std::max(size_ / 2, std::min(smallest, largest_));
+    if (now - last_ < quickly) size_ = std::min(size_ * 4, largest_);
+    if (now - last_ > lasting) size_ = std::max(size_ / 2, smallest_);
     last_ = now;
     set_pool();
     lease(size_);

@@ -3,8 +3,8 @@
 // thread only.
 //
 // Nothing is leased before something is written. From then on the kernel tells when half of
-// the last lease is left; a lease is then twice as large as the one before if that one went
-// quickly, and half as large if it lasted.
+// the last lease is left; a lease is then four times as large as the one before if that one
+// went quickly, and half as large if it lasted.
 #pragma once
 
 #include <dm-userspace.h>
@@ -60,7 +60,7 @@ private:
     bool found_ = false;
     bool leasing_ = false;    // the kernel has had a lease from here
     std::uint64_t size_ = 0;  // bytes, of the next lease
-    std::uint64_t largest_ = 0;
+    std::uint64_t smallest_ = 0, largest_ = 0;
     std::uint64_t leased_ = 0;  // bytes in all
     Clock::time_point last_{};
 };
