@@ -197,9 +197,9 @@ int dmu_dest_remove(struct dmu_key *key, u32 number)
 	if (!dest)
 		return -ENOENT;
 	spin_lock_irq(&key->lock);
-	used = dmu_miss_uses(key, dest);
+	used = dmu_miss_uses(key, dest) || dmu_lease_uses(key, dest);
 	spin_unlock_irq(&key->lock);
-	/* Extents come only by commands, which key->control keeps out, and from fills. */
+	/* Extents come only by commands, which key->control keeps out, and from leases and fills. */
 	if (used || is_mapped(key, dest))
 		return -EBUSY;
 	xa_erase(&key->dests, number);

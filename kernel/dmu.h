@@ -29,6 +29,7 @@
 #include <linux/hashtable.h>
 #include <linux/kref.h>
 #include <linux/kthread.h>
+#include <linux/llist.h>
 #include <linux/mempool.h>
 #include <linux/mutex.h>
 #include <linux/percpu-refcount.h>
@@ -49,6 +50,7 @@
 #define DMU_LOG_MAX		(1u << 24)
 #define DMU_SUSPEND_SECONDS	10
 #define DMU_NO_PHASE		2
+#define DMU_POOLS		4096	/* numbers from 1 to this */
 
 struct dmu_key;
 
@@ -122,6 +124,8 @@ enum dmu_miss_state {
 	DMU_MISS_FILLING,	/* placed; I/O under way */
 };
 
+struct dmu_gather;
+
 struct dmu_miss {
 	struct dmu_key *key;
 	struct rb_node rb;
@@ -138,9 +142,10 @@ struct dmu_miss {
 	bool sequential;
 	bool told;		/* the mapper has read of it */
 
-	/* from the place that was given */
+	/* from the place that was given, or taken from a lease */
 	struct dmu_dest *dest;
 	u64 physical;
+	u64 space;		/* sectors of it: more than the grains where the device ends within one */
 	unsigned int tag;
 	bool reads_zero;
 	u8 phase;
@@ -151,6 +156,28 @@ struct dmu_miss {
 		struct kthread_work kwork;
 	};
 	struct list_head waiting;	/* in key->log_waiters */
+
+	/* its data on the way */
+	struct dmu_gather *gather;
+	struct kiocb iocb;
+	atomic_t holders;	/* submission and completion */
+	long result;
+	u64 bytes;
+	int error;
+	struct llist_node written;	/* in key->written */
+};
+
+/* Where first writes take their places from; lives as long as the key. */
+struct dmu_pool {
+	u32 number;
+	u64 grain;
+	u64 low;		/* below it the mapper is told */
+	u64 left;
+	bool low_told;
+	struct list_head leases;	/* in the order to be taken */
+	struct dmu_event_node low_event;
+	struct dmu_attr placed;	/* what the tag stands for */
+	unsigned int tag;	/* 0: none yet */
 };
 
 struct dmu_flush {
@@ -191,6 +218,10 @@ struct dmu_key {
 	unsigned int attr_count;	/* tags 1 .. attr_count are in use */
 	struct xarray dests;
 	unsigned int dest_count;
+	struct xarray pools;
+
+	struct llist_head written;	/* first writes to be published */
+	struct work_struct publish;
 
 	/* I/O issued to destinations, in two phases so that an invalidation can wait for the one before. */
 	u8 phase;
@@ -208,8 +239,11 @@ struct dmu_key {
 	unsigned int pending;
 	struct list_head events;
 	wait_queue_head_t wait;
+	struct delayed_work nudge;	/* changes are there to be read */
+	unsigned int unread_changes;
 	struct list_head log;
-	struct list_head log_waiters;
+	struct list_head log_waiters;	/* fills */
+	struct list_head log_ios;	/* requests that will take a lease */
 	unsigned int log_entries;
 	unsigned int log_limit;
 	bool log_pressed;		/* a flush to make room is under way */
@@ -234,6 +268,7 @@ struct dmu_key {
 extern struct workqueue_struct *dmu_wq;
 extern struct bio_set dmu_bios;		/* pieces */
 extern struct bio_set dmu_sync_bios;	/* of which a worker has one at a time */
+extern struct bio_set dmu_fill_bios;	/* which end by themselves */
 extern mempool_t dmu_miss_pool;
 extern mempool_t dmu_page_pool;
 
@@ -303,6 +338,7 @@ static inline u64 dmu_io_stop(const struct dmu_io *io)
 void dmu_trim(struct dmu_io *io);
 
 /* file.c */
+void dmu_bio_to_iter(const struct bio *bio, struct iov_iter *iter);
 int dmu_file_try(struct dmu_io *io);
 void dmu_file_issue(struct dmu_io *io);
 int dmu_rw_bio(struct dmu_dest *dest, u64 physical, struct bio *bio);
@@ -311,15 +347,36 @@ int dmu_rw_pages(struct dmu_dest *dest, bool write, u64 physical, struct bio_vec
 
 /* fill.c */
 void dmu_fill_start(struct dmu_miss *miss);
+void dmu_fill_written(struct dmu_miss *miss, int error);
+void dmu_fill_publish(struct work_struct *work);
 int dmu_write_zeros(struct dmu_dest *dest, u64 physical, u64 sectors);
 
+/* gather.c */
+int dmu_write_gathered(struct dmu_miss *miss);
+
+/* lease.c */
+enum dmu_waiting { DMU_WAITS, DMU_LOOK_AGAIN, DMU_ENDED, DMU_NO_LEASE };
+enum dmu_waiting dmu_lease_write(struct dmu_io *io, u64 seen);
+int dmu_pool_set(struct dmu_key *key, u32 number, u64 grain, u64 fill, u64 low);
+bool dmu_pool_exists(struct dmu_key *key, u32 number);
+int dmu_lease_add(struct dmu_key *key, u32 number, struct dmu_dest *dest, u64 physical, u64 length, u32 flags);
+int dmu_lease_revoke(struct dmu_key *key, u32 number);
+void dmu_lease_describe_low(const struct dmu_event_node *event, struct dmu_event *wire);
+int dmu_lease_replay(struct dmu_key *key);
+bool dmu_lease_uses(struct dmu_key *key, const struct dmu_dest *dest);
+u64 dmu_lease_left(struct dmu_key *key);
+void dmu_lease_free(struct dmu_key *key);
+
 /* miss.c */
-enum dmu_waiting { DMU_WAITS, DMU_LOOK_AGAIN, DMU_ENDED };
 enum dmu_waiting dmu_miss_wait(struct dmu_io *io, u8 op, u64 seen);
 void dmu_miss_mapped(struct dmu_key *key, u64 start, u64 stop);
 struct dmu_miss *dmu_miss_take(struct dmu_key *key, u64 id, struct list_head *ios);
 struct dmu_miss *dmu_miss_find(struct dmu_key *key, u64 id);
+bool dmu_miss_join(struct dmu_io *io, u64 start, u64 last);
+void dmu_miss_init(struct dmu_miss *miss, struct dmu_key *key, u64 start, u64 last);
+void dmu_miss_begin_fill(struct dmu_miss *miss);
 void dmu_miss_place(struct dmu_miss *miss, u64 stop, struct list_head *rest);
+void dmu_miss_drop(struct dmu_miss *miss, struct list_head *ios);
 void dmu_miss_finish(struct dmu_miss *miss);
 void dmu_miss_describe(struct dmu_miss *miss, struct dmu_event *wire);
 int dmu_miss_replay_places(struct dmu_key *key);
@@ -330,6 +387,8 @@ void dmu_miss_end_all(struct dmu_key *key, blk_status_t status);
 /* log.c */
 struct dmu_log *dmu_log_alloc(gfp_t gfp);
 void dmu_log_append(struct dmu_key *key, struct dmu_log *entry);
+void dmu_log_lost(struct dmu_key *key, struct dmu_log *entry, const struct dmu_dest *dest, u64 physical, u64 start,
+		  u64 length);
 bool dmu_log_room(struct dmu_key *key);
 void dmu_log_press(struct dmu_key *key);
 void dmu_log_committed(struct dmu_key *key, u64 sequence);
@@ -347,12 +406,23 @@ void dmu_drain_exit(struct dmu_key *key);
 int dmu_drain(struct dmu_key *key, u64 id);
 int dmu_drain_wait(struct dmu_key *key);
 
+/* target.c */
+extern struct target_type dmu_target_type;
+
 /* channel.c */
 int dmu_channel_init(void);
 void dmu_channel_exit(void);
+void dmu_key_state(struct dmu_key *key, struct dmu_state *state);
+
+/* events.c */
 void dmu_event_queue(struct dmu_key *key, struct dmu_event_node *event, u8 type);
 void dmu_event_drop(struct dmu_event_node *event);
+void dmu_event_nudge(struct work_struct *work);
 int dmu_event_note(struct dmu_key *key, const struct dmu_event *wire, gfp_t gfp);
-void dmu_key_state(struct dmu_key *key, struct dmu_state *state);
+ssize_t dmu_channel_read(struct file *file, char __user *buffer, size_t size, loff_t *position);
+__poll_t dmu_channel_poll(struct file *file, struct poll_table_struct *table);
+
+/* commands.c */
+ssize_t dmu_channel_write(struct file *file, const char __user *buffer, size_t size, loff_t *position);
 
 #endif /* DMU_H */

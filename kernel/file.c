@@ -24,7 +24,7 @@ static unsigned int bio_vector_count(const struct bio *bio)
 	return count;
 }
 
-static void bio_to_iter(const struct bio *bio, struct iov_iter *iter)
+void dmu_bio_to_iter(const struct bio *bio, struct iov_iter *iter)
 {
 	iov_iter_bvec(iter, op_is_write(bio_op(bio)) ? WRITE : READ,
 		      __bvec_iter_bvec(bio->bi_io_vec, bio->bi_iter), bio_vector_count(bio), bio->bi_iter.bi_size);
@@ -58,7 +58,7 @@ static ssize_t call_file(struct dmu_io *io, int flags)
 	iocb->ki_flags = flags;
 	if (dmu_dest_direct(io->dest))
 		iocb->ki_flags |= IOCB_DIRECT;
-	bio_to_iter(bio, &iter);
+	dmu_bio_to_iter(bio, &iter);
 	if (!op_is_write(bio_op(bio)))
 		return file->f_op->read_iter(iocb, &iter);
 	iocb->ki_flags |= IOCB_WRITE;
@@ -125,12 +125,10 @@ static void file_ended(struct dmu_io *io)
 		zero_fill_bio(bio);
 	else if (result <= 0)
 		bio->bi_status = errno_to_blk_status(result ? result : -EIO);
-	if (bio->bi_status)
-		atomic64_inc(&io->key->errors);
 	if (write)
 		dmu_io_written(io);
 	else
-		bio_endio(bio);
+		dmu_io_end(io, bio->bi_status);
 }
 
 static void file_go(struct dmu_io *io)
@@ -224,7 +222,7 @@ int dmu_rw_bio(struct dmu_dest *dest, u64 physical, struct bio *bio)
 	int error;
 
 	if (!dest->bdev) {
-		bio_to_iter(bio, &iter);
+		dmu_bio_to_iter(bio, &iter);
 		return rw_iter(dest, op_is_write(bio_op(bio)), physical, &iter);
 	}
 	clone = bio_alloc_clone(dest->bdev, bio, GFP_NOIO, &dmu_sync_bios);

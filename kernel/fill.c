@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * The first write of grains: what the request does not cover is filled from
- * what the map holds there, the data is written, the change is logged and
+ * what the map holds there (gather.c in one write, here piecemeal where there
+ * is no memory for that), the data is written, the change is logged and
  * published, then the request ends. Everything else that wants to write there
  * waits on the miss that became this fill; reads go on seeing what was.
  */
@@ -129,65 +130,60 @@ static int check_places(struct dmu_miss *miss)
 	return 0;
 }
 
-static int write_grains(struct dmu_miss *miss, struct dmu_io *io)
+static int write_piecemeal(struct dmu_miss *miss)
 {
-	int error = check_places(miss);
+	struct dmu_io *io = miss->primary;
+	u64 past_end = miss->start + miss->space - (miss->last + 1);
+	int error = fill_range(miss, miss->start, dmu_io_start(io));
 
 	if (!error)
-		error = fill_range(miss, miss->start, dmu_io_start(io));
-	if (!error)
 		error = fill_range(miss, dmu_io_stop(io), miss->last + 1);
+	if (!error && !miss->reads_zero)
+		error = dmu_write_zeros(miss->dest, miss->physical + miss->space - past_end, past_end);
 	if (!error)
 		error = dmu_rw_bio(miss->dest, miss->physical + (dmu_io_start(io) - miss->start), io->bio);
 	return error;
+}
+
+static void describe(struct dmu_miss *miss)
+{
+	struct dmu_log *entry = miss->log;
+
+	entry->start = miss->start;
+	entry->length = miss->last + 1 - miss->start;
+	entry->kind = miss->error ? DMU_KIND_LOST : DMU_KIND_LINEAR;
+	entry->destination = miss->dest->number;
+	entry->physical = miss->physical;
 }
 
 /*
  * Log, then map: a request that finds the new extent, ends, and is followed
  * by a flush must find the change in the log.
  */
-static void publish(struct dmu_miss *miss, u32 kind)
+static void publish(struct dmu_miss *miss)
 {
 	struct dmu_key *key = miss->key;
-	struct dmu_log *entry = miss->log;
 
+	lockdep_assert_held(&key->map_lock);
+	describe(miss);
+	dmu_log_append(key, miss->log);
 	miss->log = NULL;
-	entry->start = miss->start;
-	entry->length = miss->last + 1 - miss->start;
-	entry->kind = kind;
-	entry->destination = miss->dest->number;
-	entry->physical = miss->physical;
-	mutex_lock(&key->map_lock);
-	dmu_log_append(key, entry);
-	if (kind == DMU_KIND_LINEAR)
+	if (!miss->error)
 		dmu_map_assign(&key->map, miss->start, miss->last + 1,
 			       dmu_value(miss->tag, true, miss->physical), GFP_NOIO | __GFP_NOFAIL);
-	mutex_unlock(&key->map_lock);
 }
 
-static void fill(struct dmu_miss *miss)
+/* The key may go with the last request. */
+static void end(struct dmu_miss *miss)
 {
 	struct dmu_io *io = miss->primary;
-	unsigned int flags = memalloc_noio_save();
-	int error = -ESTALE;
+	int error = miss->error;
 
-	if (io && dmu_io_stop(io) > miss->last + 1) {
-		/* The place is shorter than the request: the rest misses again. */
-		struct dmu_io *rest = io;
-
-		io = dmu_io_split(io, miss->last + 1 - dmu_io_start(io));
-		dmu_io_queue(rest);
-	}
-	dmu_phase_get(miss->key, &miss->phase);
-	if (io)
-		error = write_grains(miss, io);
-	publish(miss, error ? DMU_KIND_LOST : DMU_KIND_LINEAR);
 	dmu_phase_put(miss->key, &miss->phase);
 	if (!error)
 		atomic64_inc(&miss->key->first_writes);
 	dmu_miss_finish(miss);
-	if (!io)
-		goto out;
+	mempool_free(miss, &dmu_miss_pool);
 	if (error == -ESTALE) {
 		dmu_io_queue(io);
 	} else if (error) {
@@ -197,31 +193,87 @@ static void fill(struct dmu_miss *miss)
 			io->flush_after = true;
 		dmu_io_written(io);
 	}
-out:
+}
+
+/* Those that were written meanwhile share one turn. */
+void dmu_fill_publish(struct work_struct *work)
+{
+	struct dmu_key *key = container_of(work, struct dmu_key, publish);
+	struct llist_node *list = llist_reverse_order(llist_del_all(&key->written));
+	unsigned int flags = memalloc_noio_save();
+	struct dmu_miss *miss, *next;
+
+	llist_for_each_entry(miss, list, written)
+		if (miss->error == -E2BIG)
+			miss->error = write_piecemeal(miss);
+	mutex_lock(&key->map_lock);
+	llist_for_each_entry(miss, list, written)
+		publish(miss);
+	mutex_unlock(&key->map_lock);
+	llist_for_each_entry_safe(miss, next, list, written)
+		end(miss);
+	memalloc_noio_restore(flags);
+}
+
+/* The data is there, or it failed. May be called in an interrupt. */
+void dmu_fill_written(struct dmu_miss *miss, int error)
+{
+	struct dmu_key *key = miss->key;
+
+	miss->error = error;
+	if (!llist_add(&miss->written, &key->written))
+		return;
+	/* A file system that completes on a worker of its own spares one of ours. */
+	if (error != -E2BIG && IS_ENABLED(CONFIG_PREEMPT_COUNT) && preemptible() && current_work())
+		dmu_fill_publish(&key->publish);
+	else
+		queue_work(dmu_wq, &key->publish);
+}
+
+static void fill(struct dmu_miss *miss)
+{
+	unsigned int flags = memalloc_noio_save();
+	struct dmu_io *io = miss->primary;
+	int error = 0;
+
+	if (dmu_io_stop(io) > miss->last + 1) {
+		/* The place is shorter than the request: the rest looks again. */
+		miss->primary = dmu_io_split(io, miss->last + 1 - dmu_io_start(io));
+		dmu_io_queue(io);
+	}
+	if (miss->phase == DMU_NO_PHASE) {
+		dmu_phase_get(miss->key, &miss->phase);
+		error = check_places(miss);
+	}
+	if (!error)
+		error = miss->dest->writer ? -E2BIG : dmu_write_gathered(miss);
+	if (error == -E2BIG || error == -ENOMEM)
+		dmu_fill_written(miss, write_piecemeal(miss));
+	else if (error)
+		dmu_fill_written(miss, error);
 	memalloc_noio_restore(flags);
 }
 
 static void fill_work(struct work_struct *work)
 {
-	struct dmu_miss *miss = container_of(work, struct dmu_miss, work);
-
-	fill(miss);
-	mempool_free(miss, &dmu_miss_pool);
+	fill(container_of(work, struct dmu_miss, work));
 }
 
 static void fill_kwork(struct kthread_work *work)
 {
-	struct dmu_miss *miss = container_of(work, struct dmu_miss, kwork);
-
-	fill(miss);
-	mempool_free(miss, &dmu_miss_pool);
+	fill(container_of(work, struct dmu_miss, kwork));
 }
 
+/* From a worker: a lease was taken, or a command came. */
 void dmu_fill_start(struct dmu_miss *miss)
 {
 	if (miss->dest->writer) {
 		kthread_init_work(&miss->kwork, fill_kwork);
 		kthread_queue_work(miss->dest->writer, &miss->kwork);
+		return;
+	}
+	if (current_work()) {
+		fill(miss);
 		return;
 	}
 	INIT_WORK(&miss->work, fill_work);

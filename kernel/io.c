@@ -243,13 +243,18 @@ static enum todo next_todo(struct dmu_io *io, bool write, u64 *value, u64 *secto
 	return todo;
 }
 
-/* false: look again. */
-static bool wait_for_mapper(struct dmu_io *io, bool write, u64 value)
+/* A place from a lease, or the mapper's word. false: look again. */
+static bool wait_for_place(struct dmu_io *io, bool write, u64 value, enum todo todo)
 {
-	u8 op = write ? DMU_OP_WRITE : DMU_OP_READ;
+	enum dmu_waiting waiting = DMU_NO_LEASE;
 
-	dmu_phase_put(io->key, &io->phase);
-	return dmu_miss_wait(io, op, value) != DMU_LOOK_AGAIN;
+	if (todo == TODO_PLACE)
+		waiting = dmu_lease_write(io, value);
+	if (waiting == DMU_NO_LEASE) {
+		dmu_phase_put(io->key, &io->phase);
+		waiting = dmu_miss_wait(io, write ? DMU_OP_WRITE : DMU_OP_READ, value);
+	}
+	return waiting != DMU_LOOK_AGAIN;
 }
 
 static void issue(struct dmu_io *io, struct dmu_dest *dest, u64 physical)
@@ -295,8 +300,9 @@ static void process_rw(struct dmu_io *io)
 			dmu_io_end(piece, BLK_STS_IOERR);
 			break;
 		default:
-			if (wait_for_mapper(piece, write, value))
+			if (wait_for_place(piece, write, value, todo))
 				break;
+			dmu_phase_put(key, &piece->phase);
 			dmu_io_queue(piece);
 		}
 		if (piece == io)

@@ -79,6 +79,10 @@ static struct dmu_key *create(const char *name)
 	mutex_init(&key->map_lock);
 	spin_lock_init(&key->lock);
 	xa_init(&key->dests);
+	xa_init(&key->pools);
+	init_llist_head(&key->written);
+	INIT_WORK(&key->publish, dmu_fill_publish);
+	INIT_DELAYED_WORK(&key->nudge, dmu_event_nudge);
 	key->reads = RB_ROOT_CACHED;
 	key->writes = RB_ROOT_CACHED;
 	hash_init(key->misses);
@@ -86,6 +90,7 @@ static struct dmu_key *create(const char *name)
 	init_waitqueue_head(&key->wait);
 	INIT_LIST_HEAD(&key->log);
 	INIT_LIST_HEAD(&key->log_waiters);
+	INIT_LIST_HEAD(&key->log_ios);
 	INIT_LIST_HEAD(&key->flushes);
 	INIT_DELAYED_WORK(&key->expire, expire_work);
 	key->grain = 8;
@@ -144,6 +149,8 @@ static void release(struct kref *ref)
 	list_del(&key->list);
 	mutex_unlock(&keys_lock);
 	cancel_delayed_work_sync(&key->expire);
+	cancel_delayed_work_sync(&key->nudge);
+	flush_work(&key->publish);
 	/* No table, no channel, so no request; a drain may still be on its way. */
 	dmu_drain_wait(key);
 	flush_work(&key->drained);
@@ -153,6 +160,7 @@ static void release(struct kref *ref)
 	xa_for_each(&key->dests, number, dest)
 		dmu_dest_free(dest);
 	xa_destroy(&key->dests);
+	dmu_lease_free(key);
 	dmu_map_destroy(&key->map);
 	dmu_drain_exit(key);
 	for (i = 0; i < DMU_ATTR_BLOCKS; i++)

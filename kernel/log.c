@@ -41,6 +41,21 @@ void dmu_log_append(struct dmu_key *key, struct dmu_log *entry)
 		dmu_log_press(key);
 }
 
+/* A place that nobody took, or whose write failed; logged even where there is no room. */
+void dmu_log_lost(struct dmu_key *key, struct dmu_log *entry, const struct dmu_dest *dest, u64 physical, u64 start,
+		  u64 length)
+{
+	entry->start = start;
+	entry->length = length;
+	entry->kind = DMU_KIND_LOST;
+	entry->destination = dest->number;
+	entry->physical = physical;
+	spin_lock_irq(&key->lock);
+	key->log_entries++;
+	spin_unlock_irq(&key->lock);
+	dmu_log_append(key, entry);
+}
+
 /* Fills that waited for room, as many as there is room for. */
 void dmu_log_start_waiters(struct dmu_key *key, struct list_head *ready)
 {
@@ -76,6 +91,8 @@ void dmu_log_committed(struct dmu_key *key, u64 sequence)
 	LIST_HEAD(done);
 	LIST_HEAD(ended);
 	LIST_HEAD(ready);
+	struct dmu_io *io;
+	LIST_HEAD(ios);
 
 	spin_lock_irq(&key->lock);
 	list_for_each_entry_safe(entry, next, &key->log, list) {
@@ -95,7 +112,13 @@ void dmu_log_committed(struct dmu_key *key, u64 sequence)
 		list_move_tail(&flush->list, &ended);
 	}
 	dmu_log_start_waiters(key, &ready);
+	if (key->log_entries < key->log_limit) {
+		list_for_each_entry(io, &key->log_ios, node)
+			key->pending--;
+		list_splice_init(&key->log_ios, &ios);
+	}
 	spin_unlock_irq(&key->lock);
+	dmu_io_queue_list(&ios);
 
 	list_for_each_entry_safe(entry, next, &done, list)
 		kfree(entry);

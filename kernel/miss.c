@@ -63,24 +63,52 @@ static struct dmu_miss *find_company(struct dmu_key *key, bool write, u64 start,
 	return NULL;
 }
 
+void dmu_miss_init(struct dmu_miss *miss, struct dmu_key *key, u64 start, u64 last)
+{
+	memset(miss, 0, sizeof(*miss));
+	miss->key = key;
+	miss->op = DMU_OP_WRITE;
+	miss->phase = DMU_NO_PHASE;
+	miss->start = start;
+	miss->last = last;
+	INIT_LIST_HEAD(&miss->ios);
+	INIT_LIST_HEAD(&miss->waiting);
+	INIT_LIST_HEAD(&miss->event.list);
+}
+
+/* A writer joins whatever is under way where it wants a place. */
+bool dmu_miss_join(struct dmu_io *io, u64 start, u64 last)
+{
+	struct dmu_miss *miss = find_company(io->key, true, start, last);
+
+	lockdep_assert_held(&io->key->lock);
+	if (!miss)
+		return false;
+	dmu_phase_put(io->key, &io->phase);
+	add_io(miss, io);
+	return true;
+}
+
+/* A place was taken for it that nobody was asked for. */
+void dmu_miss_begin_fill(struct dmu_miss *miss)
+{
+	lockdep_assert_held(&miss->key->lock);
+	miss->state = DMU_MISS_FILLING;
+	miss_tree_insert(miss, tree_of(miss));
+}
+
 static void open_miss(struct dmu_miss *miss, struct dmu_io *io, u8 op, bool ask)
 {
 	struct dmu_key *key = io->key;
 	u64 grain = ask ? 1 : key->grain;
 
-	memset(miss, 0, sizeof(*miss));
-	miss->key = key;
+	dmu_miss_init(miss, key, round_down(dmu_io_start(io), grain),
+		      min(round_up(dmu_io_stop(io), grain), max(key->sectors, dmu_io_stop(io))) - 1);
 	miss->op = op;
 	miss->ask = ask;
-	miss->phase = DMU_NO_PHASE;
-	miss->start = round_down(dmu_io_start(io), grain);
-	miss->last = min(round_up(dmu_io_stop(io), grain), max(key->sectors, dmu_io_stop(io))) - 1;
 	miss->id = ++key->next_id;
 	miss->sequential = dmu_io_start(io) == key->last_miss_end;
 	key->last_miss_end = dmu_io_stop(io);
-	INIT_LIST_HEAD(&miss->ios);
-	INIT_LIST_HEAD(&miss->waiting);
-	INIT_LIST_HEAD(&miss->event.list);
 	if (!ask)
 		miss_tree_insert(miss, tree_of(miss));
 	hash_add(key->misses, &miss->hash, miss->id);
@@ -210,6 +238,15 @@ void dmu_miss_place(struct dmu_miss *miss, u64 stop, struct list_head *rest)
 	}
 }
 
+/* Nobody wants the place that it was given; the caller logs that, and frees it. */
+void dmu_miss_drop(struct dmu_miss *miss, struct list_head *ios)
+{
+	lockdep_assert_held(&miss->key->lock);
+	miss_tree_remove(miss, tree_of(miss));
+	list_del_init(&miss->waiting);
+	take_all(miss, ios);
+}
+
 /* A fill has ended, published or not. */
 void dmu_miss_finish(struct dmu_miss *miss)
 {
@@ -275,12 +312,36 @@ bool dmu_miss_uses(struct dmu_key *key, struct dmu_dest *dest)
 	return false;
 }
 
+/* Fills that wait for room in the log: their places are lost. */
+static void drop_waiting_fills(struct dmu_key *key, struct list_head *dropped, struct list_head *ios)
+{
+	struct dmu_miss *miss, *next;
+
+	lockdep_assert_held(&key->lock);
+	list_for_each_entry_safe(miss, next, &key->log_waiters, waiting) {
+		dmu_miss_drop(miss, ios);
+		list_add_tail(&miss->primary->node, ios);
+		list_add_tail(&miss->waiting, dropped);
+	}
+}
+
+static void end_list(struct list_head *ios, blk_status_t status)
+{
+	struct dmu_io *io, *next;
+
+	list_for_each_entry_safe(io, next, ios, node) {
+		list_del_init(&io->node);
+		dmu_io_end(io, status);
+	}
+}
+
 /* Nothing may wait any longer. A fill under way ends by itself. */
 void dmu_miss_end_all(struct dmu_key *key, blk_status_t status)
 {
-	struct dmu_io *io, *after;
+	struct dmu_miss *miss, *next;
 	struct hlist_node *tmp;
-	struct dmu_miss *miss;
+	LIST_HEAD(dropped);
+	struct dmu_io *io;
 	LIST_HEAD(ended);
 	int bucket;
 
@@ -290,16 +351,17 @@ void dmu_miss_end_all(struct dmu_key *key, blk_status_t status)
 		take_all(miss, &ended);
 		mempool_free(miss, &dmu_miss_pool);
 	}
-	for (miss = miss_tree_iter_first(&key->writes, 0, ~0ull); miss; miss = miss_tree_iter_next(miss, 0, ~0ull)) {
+	for (miss = miss_tree_iter_first(&key->writes, 0, ~0ull); miss; miss = miss_tree_iter_next(miss, 0, ~0ull))
 		take_all(miss, &ended);
-		if (miss->state == DMU_MISS_LOG && miss->primary) {
-			list_add_tail(&miss->primary->node, &ended);
-			miss->primary = NULL;
-		}
-	}
+	drop_waiting_fills(key, &dropped, &ended);
+	list_for_each_entry(io, &key->log_ios, node)
+		key->pending--;
+	list_splice_tail_init(&key->log_ios, &ended);
 	spin_unlock_irq(&key->lock);
-	list_for_each_entry_safe(io, after, &ended, node) {
-		list_del_init(&io->node);
-		dmu_io_end(io, status);
+	/* Before the requests end: the key may go with the last. */
+	list_for_each_entry_safe(miss, next, &dropped, waiting) {
+		dmu_log_lost(key, miss->log, miss->dest, miss->physical, miss->start, miss->last + 1 - miss->start);
+		mempool_free(miss, &dmu_miss_pool);
 	}
+	end_list(&ended, status);
 }

@@ -4,12 +4,6 @@
 
 #include "dmu.h"
 
-struct workqueue_struct *dmu_wq;
-struct bio_set dmu_bios;
-struct bio_set dmu_sync_bios;
-mempool_t dmu_miss_pool;
-mempool_t dmu_page_pool;
-
 struct dmu_target {
 	struct dmu_key *key;
 	u32 grain;
@@ -349,7 +343,7 @@ static int userspace_iterate_devices(struct dm_target *ti, iterate_devices_callo
 	return 0;
 }
 
-static struct target_type userspace_target = {
+struct target_type dmu_target_type = {
 	.name = "userspace",
 	.version = { 1, 0, 0 },
 	.features = DM_TARGET_NOWAIT,
@@ -366,78 +360,3 @@ static struct target_type userspace_target = {
 	.io_hints = userspace_io_hints,
 	.iterate_devices = userspace_iterate_devices,
 };
-
-static int init_pools(void)
-{
-	int error = bioset_init(&dmu_bios, 64, dmu_piece_front_pad(), 0);
-
-	if (error)
-		return error;
-	error = bioset_init(&dmu_sync_bios, 64, 0, BIOSET_NEED_BVECS);
-	if (error)
-		goto bad_sync;
-	error = mempool_init_kmalloc_pool(&dmu_miss_pool, 64, sizeof(struct dmu_miss));
-	if (error)
-		goto bad_miss;
-	error = mempool_init_page_pool(&dmu_page_pool, 64, 0);
-	if (!error)
-		return 0;
-	mempool_exit(&dmu_miss_pool);
-bad_miss:
-	bioset_exit(&dmu_sync_bios);
-bad_sync:
-	bioset_exit(&dmu_bios);
-	return error;
-}
-
-static void exit_pools(void)
-{
-	mempool_exit(&dmu_page_pool);
-	mempool_exit(&dmu_miss_pool);
-	bioset_exit(&dmu_sync_bios);
-	bioset_exit(&dmu_bios);
-}
-
-static int __init userspace_init(void)
-{
-	int error = init_pools();
-
-	if (error)
-		return error;
-	error = -ENOMEM;
-	dmu_wq = alloc_workqueue("dmu", WQ_MEM_RECLAIM, 0);
-	if (!dmu_wq)
-		goto bad_wq;
-	error = dmu_channel_init();
-	if (error)
-		goto bad_channel;
-	error = dm_register_target(&userspace_target);
-	if (error)
-		goto bad_target;
-	return 0;
-
-bad_target:
-	dmu_channel_exit();
-bad_channel:
-	destroy_workqueue(dmu_wq);
-bad_wq:
-	exit_pools();
-	return error;
-}
-
-static void __exit userspace_exit(void)
-{
-	dm_unregister_target(&userspace_target);
-	dmu_channel_exit();
-	destroy_workqueue(dmu_wq);
-	exit_pools();
-	/* Map nodes and keys may still be on their way through RCU. */
-	rcu_barrier();
-}
-
-module_init(userspace_init);
-module_exit(userspace_exit);
-
-MODULE_DESCRIPTION("Device-mapper target whose map is made by a process");
-MODULE_AUTHOR("dm-userspace developers");
-MODULE_LICENSE("GPL");

@@ -17,6 +17,14 @@ Error can_not(Image& image, const std::string& what) {
 
 }  // namespace
 
+Result<Place> Image::reserve_any(std::uint64_t) {
+    return can_not(*this, "lease space");
+}
+
+Status Image::give_back(const Place&) {
+    return can_not(*this, "lease space");
+}
+
 Status Image::resize(std::uint64_t) {
     return can_not(*this, "be resized");
 }

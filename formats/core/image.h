@@ -164,6 +164,17 @@ public:
     // restart while a successor applies the changes. Code::no_space: nothing changed.
     virtual Result<Place> reserve(GuestRange range) = 0;
 
+    // A lease: space for at most so many bytes (whole grains, contiguous; at least one
+    // grain), which any first write where look_up() says leasable may take; Place::start
+    // means nothing. As safe as what reserve() gives. The metadata that its use may need has
+    // its space too: a commit() of it never fails for want of any. ChangeKind::zero leaves
+    // a range leasable. Code::unsupported: the format has none; Code::no_space.
+    virtual Result<Place> reserve_any(std::uint64_t bytes);
+
+    // Space of reserve_any(), this image's or a predecessor's, that nobody has written to
+    // or will: it may be given out again, and goes at close() where the format can.
+    virtual Status give_back(const Place& unused);
+
     // Records a change in memory. Idempotent: a successor applies again what its
     // predecessor may have committed.
     virtual Status apply(const Change& change) = 0;

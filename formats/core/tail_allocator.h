@@ -27,6 +27,9 @@ public:
     // Only after ensure() of as much.
     std::uint64_t take(std::uint64_t bytes);
 
+    // What lies from start up to next() was taken and never used.
+    void put_back(std::uint64_t start) { next_ = start; }
+
     // Everything below has been given out, or was there before.
     std::uint64_t next() const { return next_; }
     bool reads_as_zero() const { return reads_as_zero_; }

@@ -122,7 +122,9 @@ Status QcowImage::commit(DataState data) {
 Status QcowImage::close() {
     if (!writable_) return ok();
     auto done = commit(DataState::written);
-    return done ? tail_.give_back() : done;
+    if (!done) return done;
+    if (!corrupt_) put_back_tail();
+    return tail_.give_back();
 }
 
 }  // namespace dmu::qcow

@@ -341,27 +341,37 @@ Status QcowImage::check_change(const Change& change) const {
     return ok();
 }
 
-Result<L2Table*> QcowImage::load_or_make(std::uint64_t index) {
+Result<L2Table*> QcowImage::load_or_make(std::uint64_t index, bool leased) {
     auto table = load(index);
     if (!table || *table != nullptr) return table;
     auto fresh = empty_table(header_);
     scanned_[index] = true;
-    if (const auto place = planned_.find(index); place != planned_.end()) fresh.offset = place->second;
+    if (const auto place = planned_.find(index); place != planned_.end()) {
+        fresh.offset = place->second;
+    } else if (leased && !spare_tables_.empty()) {
+        fresh.offset = planned_[index] = spare_tables_.back();
+        spare_tables_.pop_back();
+        remember_table(fresh.offset);
+    }
     return &cache_.insert(index, std::move(fresh));
 }
 
 Status QcowImage::apply(const Change& change) {
     // What was lost stays where it is: the tail never comes back to it.
-    if (change.kind == ChangeKind::lost) return ok();
+    if (change.kind == ChangeKind::lost) {
+        (void)use_lease(change.host.bytes, change.length);
+        return ok();
+    }
     if (change.kind == ChangeKind::zero) return error(Code::unsupported, "the format has no zero clusters");
     if (!writable_) return error(Code::denied, "it is open for reading only");
     auto valid = check_change(change);
     if (!valid) return valid;
+    const bool leased = use_lease(change.host.bytes, align_up(change.length, cluster_bytes()));
 
     for (std::uint64_t done = 0; done < change.length; done += cluster_bytes()) {
         const auto guest = change.start.bytes + done;
         const auto index = l1_index(guest);
-        auto table = load_or_make(index);
+        auto table = load_or_make(index, leased);
         if (!table) return table.error();
         needs_sync_ = true;
         auto& entry = (*table)->entries[l2_index(guest)];
@@ -376,7 +386,9 @@ Status QcowImage::apply(const Change& change) {
 
 std::uint64_t QcowImage::allocated_bytes() const {
     const auto metadata = align_up(header_.l1_end(), cluster_bytes()) + table_offsets_.size() * header_.l2_space();
-    return tail_.next() > metadata ? tail_.next() - metadata : 0;
+    std::uint64_t unused = leased_bytes_ + spare_tables_.size() * header_.l2_space();
+    for (const auto& [start, space] : free_) unused += space.length;
+    return tail_.next() > metadata + unused ? tail_.next() - metadata - unused : 0;
 }
 
 }  // namespace qcow

@@ -43,6 +43,8 @@ public:
     const std::vector<BlockFile*>& files() const override { return files_; }
     Result<std::vector<Extent>> look_up(GuestRange range) override;
     Result<Place> reserve(GuestRange range) override;
+    Result<Place> reserve_any(std::uint64_t bytes) override;
+    Status give_back(const Place& unused) override;
     Status apply(const Change& change) override;
     Status commit(DataState data) override;
     bool dirty() const override { return needs_sync_ || !dirty_.empty(); }
@@ -73,7 +75,8 @@ private:
 
     // nullptr: there is none, all of it is unallocated.
     Result<L2Table*> load(std::uint64_t index);
-    Result<L2Table*> load_or_make(std::uint64_t index);
+    // leased: a table that is made takes a place that reserve_any() kept for it.
+    Result<L2Table*> load_or_make(std::uint64_t index, bool leased);
 
     // Why a cluster of data can't lie at host; empty: it can.
     std::string fault_of_data(std::uint64_t host, std::uint64_t limit) const;
@@ -102,6 +105,13 @@ private:
     std::vector<std::uint64_t> tables_to_place(std::uint64_t start, std::uint64_t end) const;
     Status check_change(const Change& change) const;
 
+    // Leases (qcow_lease.cc).
+    std::uint64_t spares_missing(std::uint64_t length) const;
+    void add_free(std::uint64_t start, std::uint64_t length, bool reads_as_zero);
+    Place take_free(std::uint64_t length);
+    bool use_lease(std::uint64_t start, std::uint64_t length);
+    void put_back_tail();
+
     // Committing (qcow_commit.cc).
     Status place_tables();
     Status write_new_tables(bool& any);
@@ -123,6 +133,16 @@ private:
     std::vector<std::uint64_t> l1_;                   // as on disk
     std::vector<std::uint64_t> table_offsets_;        // sorted; of every table, planned ones too
     std::map<std::uint64_t, std::uint64_t> planned_;  // L1 index -> place for a table to come
+    struct FreeSpace {
+        std::uint64_t length = 0;
+        bool reads_as_zero = false;
+    };
+    std::map<std::uint64_t, std::uint64_t> leased_;  // start -> bytes that nobody reported used
+    std::uint64_t leased_bytes_ = 0;
+    std::map<std::uint64_t, FreeSpace> free_;  // by start: given back
+    // Places for tables that leased clusters may need: one for each of them, as long as
+    // there are so many tables to come.
+    std::vector<std::uint64_t> spare_tables_;
     std::vector<bool> scanned_;                       // by L1 index: read once, or made here
     std::set<std::uint64_t> suspect_;                 // L1 indices, see scan_table()
     TableCache<L2Table> cache_;

@@ -105,7 +105,8 @@ struct dmu_state {
 	__u32 log_limit;
 	__u32 wait_seconds;	/* see DMU_SET */
 	__u32 destinations;
-	__u64 reserved[8];
+	__u64 leased;		/* sectors of leases that nobody has taken */
+	__u64 reserved[7];
 };
 
 #define DMU_SET_WAIT		(1u << 0)
@@ -165,8 +166,8 @@ enum {
 	DMU_EV_MISS		= 1,	/* id start length op: wants MAP or PLACE or FAIL with this id */
 	DMU_EV_CHANGED		= 2,	/* sequence start length kind destination physical */
 	DMU_EV_FLUSH		= 3,	/* id sequence: wants COMMITTED of it, or FAIL; data of those changes is durable already. One may come from the kernel itself, when the log fills up */
-	DMU_EV_LEASE_LOW	= 4,	/* pool, length = sectors left */
-	DMU_EV_REVOKED		= 5,	/* pool destination physical length: unused rest of a lease */
+	DMU_EV_LEASE_LOW	= 4,	/* pool, length = sectors left; once, until it is above the mark again */
+	DMU_EV_REVOKED		= 5,	/* pool destination physical length flags: unused rest of a lease */
 	DMU_EV_INVALIDATED	= 6,	/* id: done and drained */
 	DMU_EV_PLACED		= 7,	/* hand-over: start length destination physical of a first write under way */
 	DMU_EV_LEASED		= 8,	/* hand-over: pool destination physical length flags */
@@ -221,14 +222,26 @@ enum {
 	DMU_CMD_FAIL		= 3,	/* id, error (positive errno): the miss, or the flush, ends in it */
 	DMU_CMD_DONE		= 4,	/* id: a discard or write-zeroes miss was carried out by the mapper */
 	DMU_CMD_COMMITTED	= 5,	/* sequence: all changes up to it are durable in the metadata */
+	/*
+	 * Space of whole grains that first writes may take: where a write meets
+	 * ZERO or COW extents that name the pool, it takes the next grains, is
+	 * written there as with PLACE, and logged as CHANGED; discard and zeroes
+	 * of the new extent are those of the one written to. What is taken and
+	 * fails is logged as LOST. Leases are the key's: a successor finds them.
+	 */
 	DMU_CMD_LEASE		= 6,	/* pool destination physical length flags */
-	DMU_CMD_REVOKE		= 7,	/* pool: REVOKED comes for each unused piece */
+	DMU_CMD_REVOKE		= 7,	/* pool: REVOKED comes for each unused piece, at once */
 	/*
 	 * Forgets the range, then waits until I/O issued before has ended;
 	 * INVALIDATED with the id follows. length 0: only waits.
 	 */
 	DMU_CMD_INVALIDATE	= 8,
-	DMU_CMD_POOL		= 9,	/* pool, length = grain, physical = fill unit, sequence = low mark, all in sectors */
+	/*
+	 * Makes a pool (1 to 4096), or changes its low mark: pool, length =
+	 * grain, physical = fill unit, sequence = low mark, all in sectors. The
+	 * grain is the table's, and so is the fill unit.
+	 */
+	DMU_CMD_POOL		= 9,
 };
 
 #define DMU_MAP_WRITABLE	(1u << 0)	/* LINEAR: may be written in place */

@@ -86,7 +86,7 @@ public:
 
 class FakeKernel {
 public:
-    // features: what is offered; leases are not modelled, a mirror is.
+    // features: what is offered; leases and a mirror are modelled too.
     explicit FakeKernel(std::uint64_t features = DMU_FEATURE_LOG | DMU_FEATURE_FILES | DMU_FEATURE_ONCE);
     ~FakeKernel();
 

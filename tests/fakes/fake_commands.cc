@@ -25,7 +25,7 @@ int Target::check_map(const dmu_command& c) const {
     if (c.discard > DMU_POLICY_ASK || c.zeroes > DMU_POLICY_ASK) return EINVAL;
     // A change that was not read can't have been applied.
     if (c.sequence > std::max(delivered_, committed_)) return EINVAL;
-    if (c.pool != DMU_NO_POOL) return ENOENT;
+    if (c.pool != DMU_NO_POOL && pools_.count(c.pool) == 0) return ENOENT;
     if ((c.flags & DMU_MAP_WRITABLE) && c.kind != DMU_KIND_LINEAR) return EINVAL;
     if ((c.flags & DMU_MAP_ONCE) && c.id == 0) return EINVAL;
     if ((c.flags & DMU_MAP_ONCE) && !(owner_.features & DMU_FEATURE_ONCE)) return EOPNOTSUPP;
@@ -51,6 +51,7 @@ int Target::map_command(const dmu_command& c) {
     extent.physical2 = c.physical2;
     extent.discard = c.discard;
     extent.zeroes = c.zeroes;
+    extent.pool = c.pool;
 
     if (c.flags & DMU_MAP_ONCE) {
         for (const RequestPtr& request : requests_)
@@ -74,7 +75,7 @@ int Target::place_command(const dmu_command& c) {
     if (c.length > table_.sectors || c.start > table_.sectors - c.length) return ERANGE;
     if (c.start != grain_start(c.start) || c.start + c.length != grain_end(c.start + c.length - 1)) return EINVAL;
     if (c.discard > DMU_POLICY_ASK || c.zeroes > DMU_POLICY_ASK) return EINVAL;
-    if (c.pool != DMU_NO_POOL) return ENOENT;
+    if (c.pool != DMU_NO_POOL && pools_.count(c.pool) == 0) return ENOENT;
     if (const int error = check_space(c.destination, c.physical, c.length, true)) return error;
 
     Extent extent;
@@ -86,6 +87,7 @@ int Target::place_command(const dmu_command& c) {
     extent.physical = c.physical;
     extent.discard = c.discard;
     extent.zeroes = c.zeroes;
+    extent.pool = c.pool;
     const auto miss = std::find_if(misses_.begin(), misses_.end(), [&](const Miss& m) { return m.id == c.id; });
     if (miss == misses_.end()) {
         lose(extent);
@@ -185,9 +187,13 @@ int Target::command(const dmu_command& c) {
             error = invalidate_command(c);
             break;
         case DMU_CMD_LEASE:
+            error = lease_command(c);
+            break;
         case DMU_CMD_REVOKE:
+            error = revoke_command(c);
+            break;
         case DMU_CMD_POOL:
-            error = EOPNOTSUPP;
+            error = pool_command(c);
             break;
         default:
             break;

@@ -257,6 +257,7 @@ void Target::attach() {
         event.kind = DMU_KIND_LINEAR;
         push(event);
     }
+    replay_leases();
     dmu_event attached{};
     attached.type = DMU_EV_ATTACHED;
     attached.sequence = sequence_;
@@ -284,6 +285,7 @@ void Target::reset() {
     destinations_.clear();
     log_.clear();
     misses_.clear();
+    pools_.clear();
     places_.clear();
     sequence_ = committed_ = delivered_ = invalidated_ = 0;
     press_id_ = 0;

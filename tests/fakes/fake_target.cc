@@ -108,6 +108,7 @@ bool Target::step_data(Request& request) {
         return true;
     }
     if (!extent || (request.op != DMU_OP_READ && !extent->writable())) {
+        if (take_lease(request)) return true;
         wait_for_mapper(request);
         return request.finished;
     }

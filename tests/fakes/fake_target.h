@@ -68,6 +68,23 @@ struct Place {
     bool reads_zero = false;
 };
 
+struct Lease {
+    std::uint32_t destination = 0;
+    std::uint64_t physical = 0, length = 0;
+    std::uint32_t flags = 0;
+};
+
+struct Pool {
+    std::uint64_t grain = 0, low = 0;
+    bool low_told = false;
+    std::deque<Lease> leases;
+    std::uint64_t left() const {
+        std::uint64_t sum = 0;
+        for (const Lease& lease : leases) sum += lease.length;
+        return sum;
+    }
+};
+
 struct Invalidation {
     std::uint64_t id = 0, start = 0, length = 0;
 };
@@ -146,6 +163,14 @@ private:
     int end_command(const dmu_command& command);
     int committed_command(const dmu_command& command);
     int invalidate_command(const dmu_command& command);
+    // Leases (fake_leases.cc)
+    int pool_command(const dmu_command& command);
+    int lease_command(const dmu_command& command);
+    int revoke_command(const dmu_command& command);
+    static dmu_event lease_event(std::uint32_t type, std::uint32_t pool, const Lease& lease);
+    void replay_leases();
+    bool take_lease(const Request& request);
+    bool takes_from(std::uint32_t pool, std::uint64_t grain) const;
     void finish_drained();
 
     // Requests
@@ -198,6 +223,7 @@ private:
     std::list<Miss> misses_;
     std::list<Place> places_;
     std::list<Invalidation> invalidations_;
+    std::map<std::uint32_t, Pool> pools_;
     std::uint64_t press_id_ = 0, press_sequence_ = 0;  // a flush of the kernel's own, to make room in the log
     std::list<RequestPtr> requests_;
     std::uint64_t last_end_ = ~0ull;  // where the last request ended

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <cstring>
@@ -22,12 +23,13 @@ namespace {
 
 constexpr unsigned base_number = 1, store_number = 2;
 constexpr uint64_t nowhere = ~0ull;
+constexpr uint32_t pool_number = 1;
 
 struct Options {
     std::string key, base, store, table;
-    uint64_t sectors = 0, grain = 128, wide = 65536;
+    uint64_t sectors = 0, grain = 128, wide = 65536, leases = 0;
     unsigned commit_ms = 0, invalidate_ms = 0, wait = DMU_WAIT_FOREVER, destination_flags = 0;
-    bool policy_zero = false, forget = false, short_places = false, reads_zero = false, ask = false;
+    bool policy_zero = false, forget = false, short_places = false, reads_zero = false, ask = false, shuffle = false;
 };
 
 [[noreturn]] void die(const char* what, int error) {
@@ -51,6 +53,11 @@ public:
             if (!o_.base.empty()) add(base_number, o_.base, O_RDONLY, DMU_DEST_READ_ONLY);
             add(store_number, o_.store, O_RDWR, o_.destination_flags);
         }
+        // A device that has grown reads as zeros past the end of its base.
+        if (!o_.base.empty()) {
+            check("base", dmu_destination_get(channel_, base_number, &known));
+            base_sectors_ = known.sectors / o_.grain * o_.grain;
+        }
         store_ = dmu_destination_fd(channel_, store_number);
         check("store descriptor", store_);
         table_file_ = open(o_.table.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
@@ -59,7 +66,7 @@ public:
             got = pread(table_file_, reinterpret_cast<char*>(table_.data()) + at, table_.size() * 8 - at, at);
             if (got < 0) die("read table", errno);
         }
-        if (lseek(table_file_, 0, SEEK_END) == 0) std::fill(table_.begin(), table_.end(), nowhere);
+        if (lseek(table_file_, 0, SEEK_END) == 0) make_table();
         for (uint64_t place : table_)
             if (place != nowhere) next_ = std::max<uint64_t>(next_, place + o_.grain);
         committed_ = table_;
@@ -90,6 +97,13 @@ public:
     }
 
 private:
+    void make_table() {
+        std::fill(table_.begin(), table_.end(), nowhere);
+        if (!o_.shuffle) return;
+        for (uint64_t i = 0; i < table_.size(); i++) table_[i] = i * o_.grain;
+        std::shuffle(table_.begin(), table_.end(), std::mt19937(1));
+    }
+
     void add(unsigned number, const std::string& path, int mode, unsigned flags) {
         int fd = open(path.c_str(), mode | O_CLOEXEC);
         if (fd < 0) die(path.c_str(), errno);
@@ -107,7 +121,17 @@ private:
                 changed(event);
                 break;
             case DMU_EV_PLACED:
+            case DMU_EV_LEASED:
                 next_ = std::max<uint64_t>(next_, event.physical + event.length);
+                break;
+            case DMU_EV_ATTACHED:
+                if (o_.leases) start_leases();
+                break;
+            case DMU_EV_LEASE_LOW:
+                lease();
+                break;
+            case DMU_EV_RESIZED:
+                resize(event.length);
                 break;
             case DMU_EV_FLUSH:
                 commit(event.sequence);
@@ -115,6 +139,36 @@ private:
             default:
                 break;
         }
+    }
+
+    void start_leases() {
+        dmu_command command;
+        dmu_cmd_pool(&command, pool_number, o_.grain, o_.grain, o_.leases / 2 * o_.grain);
+        send(command);
+        lease();
+    }
+
+    void lease() {
+        uint64_t length = o_.leases * o_.grain, place = take(length);
+        dmu_command command;
+        dmu_cmd_lease(&command, pool_number, store_number, place, length, o_.reads_zero ? DMU_READS_ZERO : 0);
+        send(command);
+    }
+
+    uint64_t take(uint64_t length) {
+        struct stat st;
+        fstat(store_, &st);
+        if (S_ISREG(st.st_mode) && posix_fallocate(store_, next_ * 512, length * 512)) die("fallocate", ENOSPC);
+        uint64_t place = next_;
+        next_ += (length + o_.grain - 1) / o_.grain * o_.grain;
+        return place;
+    }
+
+    void resize(uint64_t sectors) {
+        o_.sectors = sectors;
+        table_.resize((sectors + o_.grain - 1) / o_.grain, nowhere);
+        committed_.resize(table_.size(), nowhere);
+        filled_ = false;
     }
 
     void done(uint64_t id) {
@@ -140,7 +194,7 @@ private:
         for (uint64_t at = from; at < to; at += o_.grain) {
             uint64_t length = std::min<uint64_t>(o_.grain, o_.sectors - at), place = table_[at / o_.grain];
             dmu_command command;
-            if (place == nowhere - 1 || (place == nowhere && o_.base.empty()))
+            if (place == nowhere - 1 || (place == nowhere && at >= base_sectors_))
                 dmu_cmd_map_zero(&command, 0, at, length);
             else if (place == nowhere)
                 dmu_cmd_map_cow(&command, 0, at, length, base_number, at);
@@ -177,18 +231,16 @@ private:
                 break;
             }
         if (o_.short_places) length = std::min<uint64_t>(length, o_.grain);
-        struct stat st;
-        fstat(store_, &st);
-        if (S_ISREG(st.st_mode) && posix_fallocate(store_, next_ * 512, length * 512)) die("fallocate", ENOSPC);
         dmu_command command;
-        dmu_cmd_place(&command, event.id, event.start, length, store_number, next_, o_.reads_zero ? DMU_READS_ZERO : 0);
+        dmu_cmd_place(&command, event.id, event.start, length, store_number, take(length),
+                      o_.reads_zero ? DMU_READS_ZERO : 0);
         finish(command);
-        next_ += (length + o_.grain - 1) / o_.grain * o_.grain;
         send(command);
     }
 
     void finish(dmu_command& command) {
         command.sequence = applied_;
+        if (o_.leases) command.pool = pool_number;
         if (o_.policy_zero) dmu_cmd_policies(&command, DMU_POLICY_ZERO, DMU_POLICY_ZERO);
     }
 
@@ -238,6 +290,7 @@ private:
     dmu_channel* channel_ = nullptr;
     int store_ = -1, table_file_ = -1;
     std::vector<uint64_t> table_, committed_;
+    uint64_t base_sectors_ = 0;
     uint64_t next_ = 0, applied_ = 0, acknowledged_ = 0, lost_ = 0;
     bool filled_ = false;
 };
@@ -258,9 +311,11 @@ int main(int argc, char** argv) {
     app.add_option("--commit-ms", o.commit_ms);
     app.add_option("--invalidate-ms", o.invalidate_ms);
     app.add_option("--wait", o.wait);
+    app.add_option("--leases", o.leases, "grains in a lease; none: every first write asks");
     app.add_flag("--policy-zero", o.policy_zero);
     app.add_flag("--forget", o.forget);
     app.add_flag("--short-places", o.short_places);
+    app.add_flag("--shuffle", o.shuffle, "everything has its place, in no order");
     app.add_flag("--reads-zero", o.reads_zero);
     app.add_flag("--buffered", buffered);
     CLI11_PARSE(app, argc, argv);

@@ -157,6 +157,13 @@ void Answers::place(const dmu_event& miss, GuestRange range) {
     command.flags = place->reads_as_zero ? DMU_READS_ZERO : 0u;
     set_policies(command, true);
     out_.add(command);
+    leases_.first_write(Leases::Clock::now());
+}
+
+void Answers::freeze() {
+    frozen_ = true;
+    leases_.revoke();
+    leases_.stop();
 }
 
 void Answers::no_space(const dmu_event& miss, const Error& error) {
@@ -262,7 +269,10 @@ dmu_command Answers::to_map(const Mapping& mapping, std::uint64_t sequence) cons
         command.destination = destination_number(mapping.layer, mapping.file);
         command.physical = mapping.host.bytes / sector_size;
     }
-    set_policies(command, mapping.kind == MappingKind::linear);
+    bool leasable = leases_.usable() && mapping.leasable && needs_place(mapping);
+    if (leasable) command.pool = Leases::pool;
+    // What takes a lease there keeps these.
+    set_policies(command, leasable || mapping.kind == MappingKind::linear);
     return command;
 }
 

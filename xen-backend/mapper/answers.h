@@ -9,6 +9,7 @@
 
 #include "formats/core/chain.h"
 #include "xen-backend/mapper/alarms.h"
+#include "xen-backend/mapper/leases.h"
 #include "xen-backend/mapper/opening.h"
 #include "xen-backend/mapper/outbox.h"
 #include "xen-backend/mapper/scratch.h"
@@ -17,8 +18,15 @@ namespace dmu {
 
 class Answers {
 public:
-    Answers(Chain& chain, const DiskFacts& facts, OnFull on_full, Scratch& scratch, Alarms& alarms, Outbox& out)
-        : chain_(chain), facts_(facts), on_full_(on_full), scratch_(scratch), alarms_(alarms), out_(out) {}
+    Answers(Chain& chain, const DiskFacts& facts, OnFull on_full, Leases& leases, Scratch& scratch, Alarms& alarms,
+            Outbox& out)
+        : chain_(chain),
+          facts_(facts),
+          on_full_(on_full),
+          leases_(leases),
+          scratch_(scratch),
+          alarms_(alarms),
+          out_(out) {}
 
     // sequence: the last change applied to the image.
     void answer(const dmu_event& miss, std::uint64_t sequence);
@@ -31,7 +39,7 @@ public:
     // The device is going: what waits for space fails, now and from now on.
     void stop_waiting();
     // The metadata is wrong: nothing is allocated any more.
-    void freeze() { frozen_ = true; }
+    void freeze();
 
 private:
     Result<std::vector<Mapping>> look_up(GuestRange range);
@@ -54,6 +62,7 @@ private:
     Chain& chain_;
     const DiskFacts& facts_;
     OnFull on_full_;
+    Leases& leases_;
     Scratch& scratch_;
     Alarms& alarms_;
     Outbox& out_;

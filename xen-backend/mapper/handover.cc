@@ -73,6 +73,7 @@ Result<OpenDisk> open_successor(const DiskSetup& setup, const KernelAccess& kern
     auto channel = kernel.attach(setup.key, false);
     if (!channel) return channel.error();
     auto disk = take_over_image(setup, std::move(*channel));
+    if (disk) disk->features = module->features;
     if (disk) return disk;
     // "Not found" is kept for the key.
     Error error = disk.error().in("taking over " + setup.name);

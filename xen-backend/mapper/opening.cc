@@ -230,6 +230,7 @@ Result<OpenDisk> open_fresh(const DiskSetup& setup, const KernelAccess& kernel) 
         disk.release();
         return error;
     };
+    disk.features = module->features;
     disk.facts = make_facts(setup, *disk.chain);
     if (disk.facts.sectors == 0) return fail({Code::invalid, setup.spec.path + " holds not even one sector"});
     auto key = make_key(setup, disk.chain->file(0, 0));

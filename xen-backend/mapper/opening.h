@@ -69,6 +69,7 @@ struct OpenDisk {
     std::unique_ptr<Chain> chain;
     std::unique_ptr<Channel> channel;
     DiskFacts facts;
+    std::uint64_t features = 0;  // of the module
 
     // Lets go of the image: others may lock it from now on, also while the kernel still
     // has it open.

@@ -30,13 +30,16 @@ Disk::Service::Service(Disk& disk, OpenDisk open)
     : disk_(disk),
       open_(std::move(open)),
       changes_(open_.chain->top(), open_.facts, disk.alarms_),
+      leases_(open_.chain->top(), open_.facts, open_.features & DMU_FEATURE_LEASES, disk.alarms_, out_),
       scratch_(*open_.chain, open_.facts, *open_.channel, out_,
                static_cast<std::uint64_t>(disk.setup_.config.scratch_mib) << 20),
-      answers_(*open_.chain, open_.facts, disk.setup_.config.on_full, scratch_, disk.alarms_, out_),
+      answers_(*open_.chain, open_.facts, disk.setup_.config.on_full, leases_, scratch_, disk.alarms_, out_),
       commits_(open_.chain->top(), changes_, std::chrono::seconds(disk.setup_.config.commit_seconds), disk.alarms_,
                out_),
       events_(events_at_once),
       recycle_id_(fresh_recycle_id()) {
+    leases_.start();
+    send();
     publish();
 }
 
@@ -111,10 +114,20 @@ void Disk::Service::handle(const dmu_event& event) {
             break;
         case DMU_EV_ATTACHED:
             attached_ = true;
+            leases_.handed_over();
+            break;
+        case DMU_EV_LEASED:
+            leases_.found();
+            break;
+        case DMU_EV_LEASE_LOW:
+            leases_.low(Clock::now());
+            break;
+        case DMU_EV_REVOKED:
+            leases_.returned(event);
             break;
         default:
             // PLACED: the place lies before the end of the file, where nothing is given out
-            // again; its CHANGED follows. Leases are not used yet.
+            // again; its CHANGED follows.
             break;
     }
 }
@@ -211,6 +224,8 @@ void Disk::Service::publish() {
 
 Status Disk::Service::close() {
     answers_.stop_waiting();
+    leases_.revoke();
+    send();
     while (!channel_broken_ && read_events()) {
     }
     Status done = ok();

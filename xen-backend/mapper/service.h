@@ -10,6 +10,7 @@
 #include "xen-backend/mapper/changes.h"
 #include "xen-backend/mapper/commit_queue.h"
 #include "xen-backend/mapper/disk.h"
+#include "xen-backend/mapper/leases.h"
 #include "xen-backend/mapper/outbox.h"
 
 namespace dmu {
@@ -54,6 +55,7 @@ private:
     OpenDisk open_;
     Outbox out_;
     Changes changes_;
+    Leases leases_;
     Scratch scratch_;
     Answers answers_;
     CommitQueue commits_;

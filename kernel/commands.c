@@ -1,0 +1,359 @@
+// SPDX-License-Identifier: GPL-2.0
+/* What comes down a channel: commands, in the order written. */
+#include <linux/cred.h>
+#include <linux/sched/mm.h>
+#include <linux/uaccess.h>
+
+#include "dmu.h"
+
+static int check_range(const struct dmu_key *key, const struct dmu_command *cmd)
+{
+	if (!cmd->length || cmd->start + cmd->length < cmd->start)
+		return -EINVAL;
+	if (cmd->start + cmd->length > (key->sectors ? key->sectors : DMU_PHYSICAL_MASK))
+		return -ERANGE;
+	return 0;
+}
+
+/* The destination of a range, with the whole of it inside. */
+static struct dmu_dest *find_place(struct dmu_key *key, const struct dmu_command *cmd, bool writable)
+{
+	struct dmu_dest *dest = xa_load(&key->dests, cmd->destination);
+	u64 sectors;
+
+	if (!dest)
+		return ERR_PTR(-ENOENT);
+	if (dest->flags & DMU_DEST_HOLD || (writable && dest->flags & DMU_DEST_READ_ONLY))
+		return ERR_PTR(-EINVAL);
+	sectors = dmu_dest_sectors(dest);
+	if (cmd->physical > sectors || cmd->length > sectors - cmd->physical)
+		return ERR_PTR(-ERANGE);
+	return dest;
+}
+
+static int make_attr(struct dmu_key *key, const struct dmu_command *cmd, struct dmu_attr *attr)
+{
+	bool placed = cmd->kind == DMU_KIND_LINEAR || cmd->kind == DMU_KIND_COW;
+
+	if (cmd->discard > DMU_POLICY_ASK || cmd->zeroes > DMU_POLICY_ASK)
+		return -EINVAL;
+	attr->kind = cmd->kind;
+	attr->writable = cmd->kind == DMU_KIND_LINEAR && cmd->flags & DMU_MAP_WRITABLE;
+	attr->discard = cmd->discard;
+	attr->zeroes = cmd->zeroes;
+	attr->pool = cmd->pool;
+	if (cmd->pool != DMU_NO_POOL && !dmu_pool_exists(key, cmd->pool))
+		return -ENOENT;
+	attr->dest = placed ? find_place(key, cmd, attr->writable) : NULL;
+	return PTR_ERR_OR_ZERO(attr->dest);
+}
+
+static int intern(struct dmu_key *key, const struct dmu_attr *attr)
+{
+	int tag;
+
+	mutex_lock(&key->map_lock);
+	tag = dmu_attr_intern(key, attr);
+	mutex_unlock(&key->map_lock);
+	return tag;
+}
+
+/* Carries out what one request asked, and leaves no trace in the map. */
+static void map_once(struct dmu_key *key, struct dmu_io *io, const struct dmu_command *cmd,
+		     const struct dmu_attr *attr)
+{
+	u64 start = dmu_io_start(io), stop = cmd->start + cmd->length;
+
+	if (start < cmd->start || start >= stop) {
+		dmu_io_queue(io);
+		return;
+	}
+	if (dmu_io_stop(io) > stop) {
+		struct dmu_io *piece = dmu_io_split(io, stop - start);
+
+		dmu_io_queue(io);
+		io = piece;
+	}
+	if (attr->dest) {
+		dmu_phase_get(key, &io->phase);
+		dmu_io_issue(io, attr->dest, cmd->physical + (start - cmd->start));
+		return;
+	}
+	if (attr->kind == DMU_KIND_ZERO && !op_is_write(bio_op(io->bio)))
+		zero_fill_bio(io->bio);
+	dmu_io_end(io, attr->kind == DMU_KIND_ZERO ? 0 : BLK_STS_IOERR);
+}
+
+static void end_miss(struct dmu_miss *miss)
+{
+	if (miss)
+		mempool_free(miss, &dmu_miss_pool);
+}
+
+static int command_once(struct dmu_key *key, const struct dmu_command *cmd, const struct dmu_attr *attr)
+{
+	struct dmu_io *io, *next;
+	struct dmu_miss *miss;
+	LIST_HEAD(ios);
+
+	if (cmd->kind == DMU_KIND_ASK)
+		return -EINVAL;
+	spin_lock_irq(&key->lock);
+	miss = dmu_miss_take(key, cmd->id, &ios);
+	spin_unlock_irq(&key->lock);
+	list_for_each_entry_safe(io, next, &ios, node) {
+		list_del_init(&io->node);
+		/* A write where the place is read-only is the mapper's mistake. */
+		if (op_is_write(bio_op(io->bio)) && attr->dest && !attr->writable)
+			dmu_io_end(io, BLK_STS_IOERR);
+		else
+			map_once(key, io, cmd, attr);
+	}
+	end_miss(miss);
+	return 0;
+}
+
+static int command_map(struct dmu_key *key, const struct dmu_command *cmd)
+{
+	struct dmu_miss *miss = NULL;
+	struct dmu_attr attr;
+	LIST_HEAD(ios);
+	int tag, error = check_range(key, cmd);
+
+	if (error)
+		return error;
+	if (cmd->kind < DMU_KIND_LINEAR || cmd->kind > DMU_KIND_ERROR ||
+	    cmd->flags & ~(DMU_MAP_WRITABLE | DMU_MAP_ONCE | DMU_MAP_MIRROR))
+		return -EINVAL;
+	if (cmd->flags & DMU_MAP_MIRROR)
+		return -EOPNOTSUPP;
+	error = make_attr(key, cmd, &attr);
+	if (error)
+		return error;
+	if (cmd->flags & DMU_MAP_ONCE)
+		return command_once(key, cmd, &attr);
+	tag = intern(key, &attr);
+	if (tag < 0)
+		return tag;
+	mutex_lock(&key->map_lock);
+	/*
+	 * Made from metadata older than an invalidation: it may lack changes
+	 * that the map no longer holds. The miss comes again.
+	 */
+	if (cmd->sequence >= key->invalidated)
+		error = dmu_map_fill(&key->map, cmd->start, cmd->start + cmd->length,
+				     dmu_value(tag, attr.dest, attr.dest ? cmd->physical : 0), GFP_KERNEL);
+	mutex_unlock(&key->map_lock);
+	if (error)
+		return error;
+	if (cmd->id) {
+		spin_lock_irq(&key->lock);
+		miss = dmu_miss_take(key, cmd->id, &ios);
+		spin_unlock_irq(&key->lock);
+		end_miss(miss);
+	}
+	dmu_miss_mapped(key, cmd->start, cmd->start + cmd->length);
+	dmu_io_queue_list(&ios);
+	return 0;
+}
+
+static bool is_placeable(const struct dmu_miss *miss, const struct dmu_command *cmd)
+{
+	u64 stop = cmd->start + cmd->length;
+
+	return miss->op == DMU_OP_WRITE && !miss->ask && cmd->start == miss->start && stop <= miss->last + 1 &&
+	       (!(cmd->length % miss->key->grain) || stop == miss->last + 1);
+}
+
+static int command_place(struct dmu_key *key, const struct dmu_command *cmd)
+{
+	struct dmu_attr attr = { .kind = DMU_KIND_LINEAR, .writable = true, .discard = cmd->discard,
+				 .zeroes = cmd->zeroes, .pool = cmd->pool };
+	struct dmu_log *entry;
+	struct dmu_miss *miss;
+	LIST_HEAD(rest);
+	bool start = false;
+	int tag, error = check_range(key, cmd);
+
+	if (error)
+		return error;
+	if (cmd->flags & ~DMU_READS_ZERO || cmd->discard > DMU_POLICY_ASK || cmd->zeroes > DMU_POLICY_ASK)
+		return -EINVAL;
+	if (cmd->pool != DMU_NO_POOL && !dmu_pool_exists(key, cmd->pool))
+		return -ENOENT;
+	attr.dest = find_place(key, cmd, true);
+	if (IS_ERR(attr.dest))
+		return PTR_ERR(attr.dest);
+	tag = intern(key, &attr);
+	if (tag < 0)
+		return tag;
+	entry = dmu_log_alloc(GFP_KERNEL);
+	if (!entry)
+		return -ENOMEM;
+
+	spin_lock_irq(&key->lock);
+	miss = dmu_miss_find(key, cmd->id);
+	if (miss && !is_placeable(miss, cmd)) {
+		spin_unlock_irq(&key->lock);
+		kfree(entry);
+		return -EINVAL;
+	}
+	if (miss) {
+		miss->dest = attr.dest;
+		miss->physical = cmd->physical;
+		miss->space = cmd->length;
+		miss->tag = tag;
+		miss->reads_zero = cmd->flags & DMU_READS_ZERO;
+		miss->log = entry;
+		dmu_miss_place(miss, cmd->start + cmd->length, &rest);
+		if (!miss->primary) {
+			/* No writer is left that begins in there. */
+			dmu_miss_drop(miss, &rest);
+			end_miss(miss);
+			miss = NULL;
+		}
+	}
+	if (miss) {
+		start = dmu_log_room(key);
+		miss->state = start ? DMU_MISS_FILLING : DMU_MISS_LOG;
+		if (!start)
+			list_add_tail(&miss->waiting, &key->log_waiters);
+	}
+	spin_unlock_irq(&key->lock);
+	dmu_io_queue_list(&rest);
+	if (!miss)
+		dmu_log_lost(key, entry, attr.dest, cmd->physical, cmd->start, cmd->length);
+	else if (start)
+		dmu_fill_start(miss);
+	else
+		dmu_log_press(key);
+	return 0;
+}
+
+static int command_end(struct dmu_key *key, const struct dmu_command *cmd)
+{
+	struct dmu_io *io, *next;
+	struct dmu_miss *miss;
+	blk_status_t status = 0;
+	LIST_HEAD(ios);
+
+	if (cmd->type == DMU_CMD_FAIL) {
+		if (!cmd->error || cmd->error > MAX_ERRNO)
+			return -EINVAL;
+		status = errno_to_blk_status(-(int)cmd->error);
+		if (dmu_flush_fail(key, cmd->id, status))
+			return 0;
+	}
+	spin_lock_irq(&key->lock);
+	miss = dmu_miss_find(key, cmd->id);
+	if (miss && cmd->type == DMU_CMD_DONE && miss->op != DMU_OP_DISCARD && miss->op != DMU_OP_ZERO) {
+		spin_unlock_irq(&key->lock);
+		return -EINVAL;
+	}
+	miss = dmu_miss_take(key, cmd->id, &ios);
+	spin_unlock_irq(&key->lock);
+	list_for_each_entry_safe(io, next, &ios, node) {
+		list_del_init(&io->node);
+		dmu_io_end(io, status);
+	}
+	end_miss(miss);
+	return 0;
+}
+
+static int command_committed(struct dmu_key *key, const struct dmu_command *cmd)
+{
+	bool future;
+
+	spin_lock_irq(&key->lock);
+	future = cmd->sequence > key->sequence;
+	spin_unlock_irq(&key->lock);
+	if (future)
+		return -EINVAL;
+	dmu_log_committed(key, cmd->sequence);
+	return 0;
+}
+
+static int command_invalidate(struct dmu_key *key, const struct dmu_command *cmd)
+{
+	u64 stop = cmd->start + cmd->length;
+	int error = 0;
+
+	if (stop < cmd->start)
+		return -EINVAL;
+	mutex_lock(&key->map_lock);
+	if (cmd->length)
+		key->invalidated = READ_ONCE(key->sequence);
+	if (!cmd->start && stop >= key->sectors && cmd->length)
+		error = dmu_map_clear(&key->map, GFP_KERNEL);
+	else if (cmd->length)
+		error = dmu_map_assign(&key->map, cmd->start, stop, DMU_VALUE_NONE, GFP_KERNEL);
+	mutex_unlock(&key->map_lock);
+	return error ? error : dmu_drain(key, cmd->id);
+}
+
+static int command_lease(struct dmu_key *key, const struct dmu_command *cmd)
+{
+	struct dmu_dest *dest;
+
+	if (cmd->flags & ~DMU_READS_ZERO)
+		return -EINVAL;
+	dest = find_place(key, cmd, true);
+	if (IS_ERR(dest))
+		return PTR_ERR(dest);
+	return dmu_lease_add(key, cmd->pool, dest, cmd->physical, cmd->length, cmd->flags);
+}
+
+static int apply(struct dmu_key *key, const struct dmu_command *cmd)
+{
+	switch (cmd->type) {
+	case DMU_CMD_MAP:
+		return command_map(key, cmd);
+	case DMU_CMD_PLACE:
+		return command_place(key, cmd);
+	case DMU_CMD_FAIL:
+	case DMU_CMD_DONE:
+		return command_end(key, cmd);
+	case DMU_CMD_COMMITTED:
+		return command_committed(key, cmd);
+	case DMU_CMD_INVALIDATE:
+		return command_invalidate(key, cmd);
+	case DMU_CMD_LEASE:
+		return command_lease(key, cmd);
+	case DMU_CMD_REVOKE:
+		return dmu_lease_revoke(key, cmd->pool);
+	case DMU_CMD_POOL:
+		return dmu_pool_set(key, cmd->pool, cmd->length, cmd->physical, cmd->sequence);
+	default:
+		return -EINVAL;
+	}
+}
+
+ssize_t dmu_channel_write(struct file *file, const char __user *buffer, size_t size, loff_t *position)
+{
+	struct dmu_key *key = file->private_data;
+	size_t done = 0;
+	int error = -EINVAL;
+	unsigned int noio;
+
+	/* A descriptor that has been passed on can be read, but gives no orders. */
+	if (!uid_eq(file->f_cred->euid, current_euid()) || file->f_cred->user_ns != current_user_ns())
+		return -EPERM;
+	/* First writes wait for the locks that are held here: no memory may wait for them. */
+	mutex_lock(&key->control);
+	noio = memalloc_noio_save();
+	while (size - done >= sizeof(struct dmu_command)) {
+		struct dmu_command cmd;
+
+		error = -EFAULT;
+		if (copy_from_user(&cmd, buffer + done, sizeof(cmd)))
+			break;
+		error = apply(key, &cmd);
+		if (error)
+			break;
+		done += sizeof(cmd);
+		cond_resched();
+	}
+	memalloc_noio_restore(noio);
+	mutex_unlock(&key->control);
+	return done ? done : error;
+}

@@ -1,0 +1,103 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * Inside of the extent map. See map.h for what it is.
+ *
+ * Invariants: the first key of a node is the lower bound of what it covers;
+ * a node covers up to the key that follows it in its parent, the root
+ * everything from 0 on. In a leaf no break point repeats what would hold
+ * there anyway. Readers may hold on to any node they have reached: a node
+ * that is linked in is changed only by replacing one child pointer, which
+ * leaves what it covers as it was; all else makes a copy.
+ */
+#ifndef DMU_MAP_NODE_H
+#define DMU_MAP_NODE_H
+
+#include "map.h"
+
+#define NODE_BYTES	2048
+#define NODE_ENTRIES	126
+#define MAX_LEVELS	12
+#define NO_END		(~0ull)
+
+struct dmu_map_node {
+	struct rcu_head rcu;
+	u16 count;
+	u16 level;		/* 0: a leaf */
+	u64 key[NODE_ENTRIES];
+	union {
+		u64 value[NODE_ENTRIES];
+		struct dmu_map_node __rcu *child[NODE_ENTRIES];
+	};
+};
+
+/* From the root to a leaf: which child was taken, and what it covers. */
+struct path {
+	struct dmu_map_node *node[MAX_LEVELS];
+	unsigned int index[MAX_LEVELS];
+	unsigned int levels;	/* node[levels - 1] is the leaf */
+	u64 end;		/* of what the leaf covers */
+};
+
+/* A leaf's content while it is being made: two more than fit. */
+struct draft {
+	unsigned int count;
+	u64 key[NODE_ENTRIES + 2];
+	u64 value[NODE_ENTRIES + 2];
+};
+
+/* What an update works in: too large for a kernel stack. */
+struct dmu_map_scratch {
+	struct path path;
+	struct draft draft;
+	struct draft work;
+};
+
+static inline struct dmu_map_node *new_node(struct dmu_map *map, unsigned int level, gfp_t gfp)
+{
+	struct dmu_map_node *node = dmu_map_alloc(NODE_BYTES, gfp);
+
+	if (!node)
+		return NULL;
+	node->count = 0;
+	node->level = level;
+	map->nodes++;
+	return node;
+}
+
+/* For a node that no reader has seen. */
+static inline void drop_node(struct dmu_map *map, struct dmu_map_node *node)
+{
+	if (!node)
+		return;
+	map->nodes--;
+	dmu_map_free_now(node);
+}
+
+static inline void retire_node(struct dmu_map *map, struct dmu_map_node *node)
+{
+	map->nodes--;
+	dmu_map_free_later(node);
+}
+
+/* The last entry whose key is not above the sector; key[0] never is. */
+static inline unsigned int find_entry(const struct dmu_map_node *node, u64 sector)
+{
+	unsigned int low = 0, high = node->count;
+
+	while (high - low > 1) {
+		unsigned int middle = (low + high) / 2;
+
+		if (node->key[middle] <= sector)
+			low = middle;
+		else
+			high = middle;
+	}
+	return low;
+}
+
+static inline u64 entry_end(const struct dmu_map_node *node, unsigned int i, u64 node_end)
+{
+	return i + 1 < node->count ? node->key[i + 1] : node_end;
+}
+
+#endif /* DMU_MAP_NODE_H */

@@ -1,0 +1,341 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0-or-later
+#
+# Runs in the VM (tests/bench/run starts it): FS CASE...; a line "CASE DEVICE
+# INSTRUCTIONS" for each figure goes to /out/figures.
+#
+# Below everything are null_blk devices in memory that complete in an interrupt
+# of their own: nullb0 with the file system, nullb1 and nullb2 bare.
+set -u
+
+fs=$1
+shift
+mapper=${DMU_TEST_MAPPER:-/src/build/release/tests/dmu-test-mapper}
+figures=/out/figures
+size=128 # MiB, of what first writes and small requests go to
+requests=2048
+
+emit() { # CASE DEVICE INSTRUCTIONS
+	echo "$1 $2 $3" >>$figures
+	echo "# $1 $2 $3"
+}
+
+trouble() {
+	echo "# trouble: $*"
+	failed=1
+}
+failed=0
+
+# --- devices -----------------------------------------------------------------
+
+modprobe -a loop dm-mod dm-userspace nbd || exit 1
+modprobe null_blk nr_devices=3 gb=4 memory_backed=1 irqmode=2 completion_nsec=1 queue_mode=2 || exit 1
+mkdir -p /vm
+case $fs in
+ext4) mke2fs -q -F -t ext4 -E lazy_itable_init=0,lazy_journal_init=0 /dev/nullb0 || exit 1 ;;
+xfs) mkfs.xfs -q -f /dev/nullb0 || exit 1 ;;
+esac
+mount /dev/nullb0 /vm || exit 1
+: >$figures
+
+written_file() { # NAME: no holes, nothing unwritten
+	dd if=/dev/urandom of="/vm/$1" bs=1M count=$size oflag=direct status=none
+}
+
+reserved_file() { # NAME
+	fallocate -l ${size}M "/vm/$1"
+}
+
+loop_on() { # NAME: sets $loop
+	loop=$(losetup -f --show --direct-io=on "/vm/$1")
+	[ "$(cat "/sys/block/${loop#/dev/}/loop/dio")" = 1 ] || trouble "no direct I/O on $loop"
+}
+
+nbd_on() { # ARGUMENT...
+	qemu-nbd -c /dev/nbd0 --cache=none --aio=native "$@" 2>/dev/null || trouble "qemu-nbd $*"
+	local i
+	for ((i = 0; i < 100 && $(blockdev --getsz /dev/nbd0) == 0; i++)); do sleep 0.05; done
+}
+
+end_nbd() {
+	qemu-nbd -d /dev/nbd0 >/dev/null
+	sleep 0.2
+}
+
+thin_on_bare() { # a pool on nullb1, its metadata on nullb2
+	dd if=/dev/zero of=/dev/nullb2 bs=4k count=1 oflag=direct status=none
+	dmsetup create pool --table "0 $((size * 4096)) thin-pool /dev/nullb2 /dev/nullb1 128 0" &&
+		dmsetup message pool 0 "create_thin 0" &&
+		dmsetup create thin --table "0 $((size * 2048)) thin /dev/mapper/pool 0" || trouble thin
+}
+
+end_thin() {
+	dmsetup remove thin
+	dmsetup remove pool
+}
+
+# Ours with the tests' small mapper on a bare device.
+start_ours() { # SECTORS GRAIN ARGUMENT...
+	local sectors=$1 grain=$2
+	shift 2
+	rm -f /tmp/table
+	"$mapper" --key bench --sectors "$sectors" --grain "$grain" --table /tmp/table "$@" >/tmp/mapper.out &
+	mapper_pid=$!
+	until grep -q serving /tmp/mapper.out; do sleep 0.05; done
+	dmsetup create ours --table "0 $sectors userspace bench 2 grain $grain" || trouble ours
+}
+
+end_ours() {
+	dmsetup remove --retry ours
+	kill $mapper_pid
+	wait $mapper_pid 2>/dev/null
+}
+
+# --- figures -----------------------------------------------------------------
+
+fio_json() { # DEVICE ARGUMENT...
+	local device=$1
+	shift
+	fio --name=m --filename="$device" --direct=1 --ioengine=libaio --randseed=1 --output-format=json "$@"
+}
+
+per_request() { # fio's JSON on standard input
+	jq '.jobs[0] | (.read.iops + .write.iops) as $iops | if $iops > 0 then 1e9 / $iops | floor else 0 end'
+}
+
+small() { # CASE DEVICE PATH [SIZE-IN-MIB]
+	local depth rw
+	for depth in 1 32; do
+		for rw in read write; do
+			emit "$1-$rw-$depth" "$2" "$(fio_json "$3" --rw=rand$rw --bs=4k --iodepth=$depth --size="${4:-$size}M" \
+				--number_ios=4000 --norandommap | per_request)"
+		done
+	done
+}
+
+# 4 KiB into each 64 KiB once, in an order that is always the same.
+make_pattern() { # DEVICE
+	{
+		echo "fio version 2 iolog"
+		echo "$1 add"
+		echo "$1 open"
+		seq 0 $((requests - 1)) | shuf --random-source=<(yes) |
+			awk -v device="$1" '{ printf "%s write %d 4096\n", device, $1 * 65536 + ($1 % 16) * 4096 }'
+		echo "$1 close"
+	} >/tmp/pattern
+}
+
+# What the mapper does of it after the last request has ended: nanoseconds it ran.
+mapper_time() { # PID
+	cat /proc/"$1"/task/*/schedstat 2>/dev/null | awk '{ sum += $1 } END { print sum + 0 }'
+}
+
+first_writes() { # CASE DEVICE PATH DEPTH [MAPPER-PID]
+	local value start=0 before after
+	make_pattern "$3"
+	[ -z "${5:-}" ] || start=$(mapper_time "$5")
+	value=$(fio_json "$3" --read_iolog=/tmp/pattern --replay_no_stall=1 --iodepth="$4" | per_request)
+	if [ -n "${5:-}" ]; then
+		before=$(mapper_time "$5")
+		sync "$3"
+		sleep 1.5
+		after=$(mapper_time "$5")
+		echo "# $1-$4 $2: the mapper ran $(((before - start) / requests)) for each meanwhile, $(((after - before) / requests)) afterwards"
+		value=$((value + (after - before) / requests))
+	fi
+	emit "$1-$4" "$2" "$value"
+}
+
+attach() { # SPEC: /dev/mapper/ours; sets $mapper_pid
+	xen-dmu attach "$1" --name ours >/dev/null || trouble "attach $1"
+	mapper_pid=$(cat /run/xen-dmu/mapper-name-ours.pid)
+}
+
+detach() {
+	xen-dmu detach ours >/dev/null || trouble detach
+	local i
+	for ((i = 0; i < 100; i++)); do [ -e /dev/mapper/ours ] || break; sleep 0.1; done
+}
+
+# --- cases -------------------------------------------------------------------
+
+case_warm() {
+	small warm null /dev/nullb1
+	written_file raw
+	small warm file /vm/raw
+	loop_on raw
+	small warm loop "$loop"
+	dmsetup create linear --table "0 $((size * 2048)) linear $loop 0"
+	small warm linear-on-loop /dev/mapper/linear
+	dmsetup remove linear
+	losetup -d "$loop"
+	attach raw:/vm/raw
+	small warm ours-raw /dev/mapper/ours
+	detach
+	rm /vm/raw
+	xen-dmu create qcow:/vm/q --cluster-size 64k ${size}M >/dev/null || trouble create
+	attach qcow:/vm/q
+	dd if=/dev/urandom of=/dev/mapper/ours bs=1M count=$size oflag=direct status=none
+	small warm ours-qcow /dev/mapper/ours
+	detach
+	rm /vm/q
+	qemu-img create -q -f qcow2 /vm/q2 ${size}M
+	nbd_on -f qcow2 /vm/q2
+	dd if=/dev/urandom of=/dev/nbd0 bs=1M count=$size oflag=direct status=none
+	small warm qemu-nbd /dev/nbd0
+	end_nbd
+	rm /vm/q2
+	thin_on_bare
+	dd if=/dev/urandom of=/dev/mapper/thin bs=1M count=$size oflag=direct status=none
+	small warm thin /dev/mapper/thin
+	end_thin
+}
+
+# A map of a million extents, none of which merges with its neighbour.
+case_extents() {
+	local sectors=8000000
+	dmsetup create linear --table "0 $sectors linear /dev/nullb1 0"
+	small extents linear /dev/mapper/linear 3900
+	dmsetup remove linear
+	start_ours $sectors 8 --store /dev/nullb1 --wide $sectors --shuffle
+	dd if=/dev/mapper/ours of=/dev/null bs=4k count=1 iflag=direct status=none
+	echo "# extents, bytes of map: $(dmsetup status ours | awk '{ print $9, $10 }')"
+	small extents ours-million /dev/mapper/ours 3900
+	end_ours
+}
+
+case_first-write() {
+	local depth
+	for depth in 1 32; do
+		reserved_file raw
+		first_writes first-write file /vm/raw $depth
+		rm /vm/raw
+		reserved_file raw
+		loop_on raw
+		first_writes first-write loop "$loop" $depth
+		losetup -d "$loop"
+		rm /vm/raw
+		qemu-img create -q -f qcow2 /vm/q2 ${size}M
+		nbd_on -f qcow2 /vm/q2
+		first_writes first-write qemu-nbd /dev/nbd0 $depth
+		end_nbd
+		rm /vm/q2
+		xen-dmu create qcow:/vm/q --cluster-size 64k ${size}M >/dev/null || trouble create
+		attach qcow:/vm/q
+		first_writes first-write ours-qcow /dev/mapper/ours $depth "$mapper_pid"
+		echo "# $(dmsetup status ours)"
+		detach
+		rm /vm/q
+	done
+}
+
+case_first-write-block() {
+	local depth
+	for depth in 1 32; do
+		thin_on_bare
+		first_writes first-write-block thin /dev/mapper/thin $depth
+		end_thin
+		start_ours $((size * 2048)) 128 --store /dev/nullb1 --leases 256 --wide $((size * 2048))
+		first_writes first-write-block ours /dev/mapper/ours $depth $mapper_pid
+		echo "# $(dmsetup status ours)"
+		end_ours
+	done
+}
+
+case_first-write-backing() {
+	local depth
+	dd if=/dev/urandom of=/dev/nullb1 bs=1M count=$size oflag=direct status=none
+	for depth in 1 32; do
+		dd if=/dev/zero of=/dev/nullb2 bs=4k count=1 oflag=direct status=none
+		dmsetup create snapshot --table "0 $((size * 2048)) snapshot /dev/nullb1 /dev/nullb2 P 128" || trouble snapshot
+		first_writes first-write-backing snapshot /dev/mapper/snapshot $depth
+		dmsetup remove snapshot
+		start_ours $((size * 2048)) 128 --base /dev/nullb1 --store /dev/nullb2 --leases 256 --wide $((size * 2048))
+		first_writes first-write-backing ours-block /dev/mapper/ours $depth $mapper_pid
+		end_ours
+		written_file base
+		qemu-img create -q -f qcow2 -b /vm/base -F raw /vm/q2 ${size}M
+		nbd_on -f qcow2 /vm/q2
+		first_writes first-write-backing qemu-nbd /dev/nbd0 $depth
+		end_nbd
+		rm /vm/q2
+		xen-dmu create qcow:/vm/q --cluster-size 64k --backing raw:/vm/base ${size}M >/dev/null || trouble create
+		attach "qcow;backing-format=raw:/vm/q"
+		first_writes first-write-backing ours-qcow /dev/mapper/ours $depth "$mapper_pid"
+		detach
+		rm /vm/q /vm/base
+	done
+}
+
+sequential() { # CASE DEVICE PATH RW
+	emit "$1" "$2" "$(fio_json "$3" --rw="$4" --bs=1M --iodepth=4 --size=${size}M | per_request)"
+}
+
+case_sequential() {
+	reserved_file raw
+	loop_on raw
+	sequential sequential-first-write loop "$loop" write
+	sequential sequential-write loop "$loop" write
+	sequential sequential-read loop "$loop" read
+	losetup -d "$loop"
+	rm /vm/raw
+	xen-dmu create qcow:/vm/q --cluster-size 64k ${size}M >/dev/null || trouble create
+	attach qcow:/vm/q
+	sequential sequential-first-write ours-qcow /dev/mapper/ours write
+	sequential sequential-write ours-qcow /dev/mapper/ours write
+	sequential sequential-read ours-qcow /dev/mapper/ours read
+	detach
+	rm /vm/q
+	qemu-img create -q -f qcow2 /vm/q2 ${size}M
+	nbd_on -f qcow2 /vm/q2
+	sequential sequential-first-write qemu-nbd /dev/nbd0 write
+	sequential sequential-write qemu-nbd /dev/nbd0 write
+	sequential sequential-read qemu-nbd /dev/nbd0 read
+	end_nbd
+	rm /vm/q2
+}
+
+fsyncs() { # DEVICE PATH
+	local began
+	make_pattern "$2"
+	awk -v n=256 '/ write / { if (n-- > 0) { print; print $1 " datasync 0 0" } next } { print }' /tmp/pattern >/tmp/synced
+	began=$(fio_json "$2" --read_iolog=/tmp/synced --replay_no_stall=1 --iodepth=1 | per_request)
+	emit fsync "$1" "$began"
+}
+
+case_fsync() {
+	reserved_file raw
+	fsyncs file /vm/raw
+	loop_on raw
+	losetup -d "$loop"
+	rm /vm/raw
+	qemu-img create -q -f qcow2 /vm/q2 ${size}M
+	nbd_on -f qcow2 /vm/q2
+	fsyncs qemu-nbd /dev/nbd0
+	end_nbd
+	rm /vm/q2
+	xen-dmu create qcow:/vm/q --cluster-size 64k ${size}M >/dev/null || trouble create
+	attach qcow:/vm/q
+	fsyncs ours-qcow /dev/mapper/ours
+	detach
+	rm /vm/q
+}
+
+# How often a first reader of 512 MiB asks.
+case_cold-read() {
+	xen-dmu create qcow:/vm/q --cluster-size 64k 512M >/dev/null || trouble create
+	attach qcow:/vm/q
+	dd if=/dev/zero of=/dev/mapper/ours bs=1M count=512 oflag=direct status=none
+	detach
+	attach qcow:/vm/q
+	dd if=/dev/mapper/ours of=/dev/null bs=1M count=512 iflag=direct status=none
+	emit cold-read-misses ours-qcow "$(dmsetup status ours | awk '{ print $13 }')"
+	detach
+	rm /vm/q
+}
+
+for name in "$@"; do
+	echo "# case $name"
+	"case_$name"
+done
+exit $failed
