@@ -38,6 +38,14 @@ public:
         return clean_.front().table;
     }
 
+    // Gone, pinned or not.
+    void erase(std::uint64_t key) {
+        const auto found = index_.find(key);
+        if (found == index_.end()) return;
+        (found->second->pinned ? pinned_ : clean_).erase(found->second);
+        index_.erase(found);
+    }
+
     // The key must be there.
     void set_pinned(std::uint64_t key, bool pinned) {
         const auto node = index_.at(key);

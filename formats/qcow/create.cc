@@ -3,10 +3,12 @@
 
 #include <algorithm>
 #include <bit>
+#include <charconv>
 #include <cstring>
 #include <vector>
 
 #include "formats/core/units.h"
+#include "formats/crypto/secret.h"
 #include "formats/qcow/header.h"
 
 namespace dmu::qcow {
@@ -24,6 +26,26 @@ unsigned l2_bits_for(unsigned cluster_bits) {
     return std::max(9u, cluster_bits - 3);
 }
 
+Status take_options(const BlockFile& file, const CreateOptions& options, Header& header) {
+    for (const auto& [key, value] : options.options) {
+        if (key == "key-file") {
+            const auto password = crypto::read_key_file(value);
+            if (!password) return password.error();
+            header.encrypted = true;
+        } else if (key == "l2-bits") {
+            unsigned bits = 0;
+            const auto* end = value.data() + value.size();
+            const auto parsed = std::from_chars(value.data(), end, bits);
+            if (parsed.ec != std::errc() || parsed.ptr != end || bits < min_l2_bits || bits > max_l2_bits)
+                return wrong(file, Code::invalid, "l2-bits is '" + value + "'; 6 to 13 are valid");
+            header.l2_bits = bits;
+        } else {
+            return wrong(file, Code::invalid, "there is no option '" + key + "'; there are key-file and l2-bits");
+        }
+    }
+    return ok();
+}
+
 Result<Header> plan(const BlockFile& file, const CreateOptions& options) {
     const std::uint32_t cluster = options.cluster_size != 0 ? options.cluster_size : options.backing ? 512 : 4096;
     if (!std::has_single_bit(cluster) || cluster < 512 || cluster > 65536)
@@ -31,13 +53,15 @@ Result<Header> plan(const BlockFile& file, const CreateOptions& options) {
             file, Code::invalid,
             "a cluster of " + std::to_string(cluster) + " bytes; a power of two from 512 to 65536 is possible");
     if (options.virtual_size == 0) return wrong(file, Code::invalid, "a disk of 0 bytes can't be created");
-    if (options.virtual_size > std::uint64_t{1} << 62) return wrong(file, Code::invalid, "the disk is too large");
+    if (options.virtual_size > max_size) return wrong(file, Code::invalid, "the disk is too large");
 
     Header header;
     header.size = align_up(options.virtual_size, sector_size);
     header.cluster_bits = static_cast<unsigned>(std::countr_zero(cluster));
     header.l2_bits = l2_bits_for(header.cluster_bits);
     header.l1_offset = header_bytes;
+    auto taken = take_options(file, options, header);
+    if (!taken) return taken.error();
     if (header.l1_entries() > max_l1_bytes / 8)
         return wrong(file, Code::invalid,
                      "the disk is too large for clusters of " + std::to_string(cluster) +

@@ -13,6 +13,7 @@ namespace {
 
 constexpr std::uint32_t magic = 0x514649fb;      // "QFI\xfb"
 constexpr std::uint32_t xen_magic = 0x58454efb;  // "XEN\xfb"
+constexpr std::uint32_t xen_l1_big_endian = 2;
 
 struct Complaint {
     const std::string& name;
@@ -55,8 +56,7 @@ Status check_geometry(const Header& header, const Complaint& wrong) {
 }
 
 Status check_encryption(std::uint32_t method, const Complaint& wrong) {
-    if (method == 0) return ok();
-    if (method == 1) return wrong(Code::unsupported, "it is encrypted (AES), which this release can't open");
+    if (method <= 1) return ok();
     return wrong(Code::corrupt, "encryption method " + number(method) + " is unknown");
 }
 
@@ -105,10 +105,10 @@ Result<Header> decode_header(std::span<const std::byte> raw, std::uint64_t file_
     status = check_geometry(header, wrong);
     if (status) status = check_encryption(load_be<std::uint32_t>(raw, 36), wrong);
     // Where the L1 table or the name starts at 48, these bytes are theirs.
-    const bool extended = header.l1_offset != header_bytes && header.name_offset != header_bytes;
-    if (status && extended && load_be<std::uint32_t>(raw, header_bytes) == xen_magic)
-        status = wrong(Code::unsupported,
-                       "it has the extended header of Xen's old blktap; convert it to a plain qcow image");
+    const bool extended = header.l1_offset >= header_bytes + xen_bytes && header.name_offset != header_bytes;
+    header.encrypted = load_be<std::uint32_t>(raw, 36) == 1;
+    header.xen = extended && load_be<std::uint32_t>(raw, header_bytes) == xen_magic;
+    header.l1_little_endian = header.xen && (load_be<std::uint32_t>(raw, header_bytes + 12) & xen_l1_big_endian) == 0;
     if (status) status = check_l1(header, file_bytes, wrong);
     if (status) status = check_name(header, file_bytes, wrong);
     if (!status) return status.error();
@@ -124,8 +124,19 @@ std::array<std::byte, header_bytes> encode_header(const Header& header) {
     store_be<std::uint64_t>(raw, 24, header.size);
     store_be<std::uint8_t>(raw, 32, static_cast<std::uint8_t>(header.cluster_bits));
     store_be<std::uint8_t>(raw, 33, static_cast<std::uint8_t>(header.l2_bits));
+    store_be<std::uint32_t>(raw, 36, header.encrypted ? 1 : 0);
     store_be<std::uint64_t>(raw, 40, header.l1_offset);
     return raw;
+}
+
+std::uint64_t load_l1(const Header& header, std::span<const std::byte> raw, std::size_t at) {
+    const auto entry = load_be<std::uint64_t>(raw, at);
+    return header.l1_little_endian ? __builtin_bswap64(entry) : entry;
+}
+
+bool recognises(std::span<const std::byte> head) {
+    return head.size() >= header_bytes && load_be<std::uint32_t>(head, 0) == magic &&
+           load_be<std::uint32_t>(head, 4) == 1;
 }
 
 ClusterPlace decode_entry(const Header& header, std::uint64_t entry) {

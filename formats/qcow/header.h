@@ -14,6 +14,15 @@
 //        40  u64  offset of the L1 table
 //        48       here or later: the name, then the L1 table, 8-aligned (not more)
 //
+// Xen's old blktap has 16 bytes more there, and the L1 table aligned to 4 KiB:
+//        48  u32  magic "XEN\xfb"
+//        52  u32  checksum of the L1 table (ignored)
+//        56  u32  clusters it allocated at once (ignored)
+//        60  u32  flags: 1 sparse file, 2 the L1 table is big-endian (else little-endian)
+// Such an image is read, not written: its checksum would have to be kept.
+//
+// Encrypted guest data: AES-128-CBC by the guest's sector. Compressed clusters are not encrypted.
+//
 // L1: for each 2^(cluster_bits + l2_bits) bytes of disk a u64, 0 or the offset of an L2
 // table, cluster-aligned. Its length is not stored; it follows from the size.
 // L2: 2^l2_bits u64, each 0 (ask the backing file), or the offset of a cluster,
@@ -34,12 +43,13 @@
 namespace dmu::qcow {
 
 inline constexpr std::size_t header_bytes = 48;
-inline constexpr std::size_t xen_magic_bytes = 4;  // of Xen's extension, right after the header
+inline constexpr std::size_t xen_bytes = 16;  // Xen's extension, right after the header
 inline constexpr std::uint64_t compressed_flag = std::uint64_t{1} << 63;
 inline constexpr unsigned min_cluster_bits = 9, max_cluster_bits = 16;
 inline constexpr unsigned min_l2_bits = 6, max_l2_bits = 13;
 inline constexpr std::uint32_t max_name_bytes = 1023;
-inline constexpr std::uint64_t max_l1_bytes = 64 << 20;  // ours: what a mapper keeps in memory
+inline constexpr std::uint64_t max_size = std::uint64_t{1} << 62;  // bytes, of what we make
+inline constexpr std::uint64_t max_l1_bytes = 64 << 20;            // ours: what a mapper keeps in memory
 
 struct Header {
     std::uint64_t size = 0;  // bytes, as written; the disk ends at whole sectors
@@ -48,6 +58,9 @@ struct Header {
     std::uint64_t l1_offset = 0;
     std::uint64_t name_offset = 0;  // 0: no backing file
     std::uint32_t name_bytes = 0;
+    bool encrypted = false;
+    bool xen = false;               // has Xen's extension
+    bool l1_little_endian = false;  // only with it
 
     std::uint64_t cluster_bytes() const { return std::uint64_t{1} << cluster_bits; }
     std::uint64_t l2_entries() const { return std::uint64_t{1} << l2_bits; }
@@ -60,11 +73,17 @@ struct Header {
     std::uint64_t l1_end() const { return l1_offset + l1_entries() * 8; }
 };
 
-// raw: the first header_bytes + xen_magic_bytes of the file, zeros where it is shorter.
+// raw: the first header_bytes + xen_bytes of the file, zeros where it is shorter.
 // Every rule has its own message; name is the file's.
 Result<Header> decode_header(std::span<const std::byte> raw, std::uint64_t file_bytes, const std::string& name);
 
 std::array<std::byte, header_bytes> encode_header(const Header& header);
+
+// An L1 entry as it is in the file.
+std::uint64_t load_l1(const Header& header, std::span<const std::byte> raw, std::size_t at);
+
+// Whether a file's first bytes are of such an image.
+bool recognises(std::span<const std::byte> head);
 
 // A non-zero L2 entry taken apart.
 struct ClusterPlace {

@@ -2,23 +2,14 @@
 #include "formats/qcow/qcow_image.h"
 
 #include <algorithm>
-#include <array>
 
 #include "formats/core/endian.h"
 #include "formats/core/units.h"
-#include "formats/qcow/check.h"
-#include "formats/qcow/create.h"
-#include "formats/qcow/qcow.h"
 
-namespace dmu {
-
-const Format qcow_format{"qcow", qcow::QcowImage::open, qcow::create_image, qcow::check_image};
-
-namespace qcow {
+namespace dmu::qcow {
 
 namespace {
 
-constexpr std::uint64_t cache_bytes = 8 << 20;
 constexpr std::uint64_t sector_entries = sector_size / 8;
 constexpr std::uint64_t look_ahead_tables = 4096;  // L1 entries looked at beyond what was asked
 
@@ -31,20 +22,6 @@ L2Table empty_table(const Header& header) {
 
 }  // namespace
 
-QcowImage::QcowImage(std::unique_ptr<BlockFile> file, const Header& header, std::uint64_t file_bytes, bool writable)
-    : file_(std::move(file)),
-      files_{file_.get()},
-      header_(header),
-      file_bytes_(file_bytes),
-      writable_(writable),
-      tail_(*file_, static_cast<std::uint32_t>(header.cluster_bytes()), align_up(file_bytes, header.cluster_bytes())),
-      cache_(cache_bytes / header.l2_bytes()) {
-    info_.format = "qcow";
-    info_.virtual_size = align_down(header.size, sector_size);
-    info_.grain = static_cast<std::uint32_t>(header.cluster_bytes());
-    info_.can_allocate = writable;
-}
-
 Error QcowImage::error(Code code, const std::string& what) const {
     return {code, "qcow image '" + file_->name() + "': " + what};
 }
@@ -52,87 +29,6 @@ Error QcowImage::error(Code code, const std::string& what) const {
 Error QcowImage::corrupt(const std::string& what) {
     corrupt_ = true;
     return error(Code::corrupt, what + "; run a check of the image");
-}
-
-// ------------------------------------------------------------- opening ---
-
-Result<std::unique_ptr<Image>> QcowImage::open(std::unique_ptr<BlockFile> file, const OpenOptions& options) {
-    const auto refuse = [&](Code code, const std::string& what) {
-        return Error{code, "qcow image '" + file->name() + "': " + what};
-    };
-    if (!options.options.empty())
-        return refuse(Code::invalid, "there is no option '" + options.options.front().first + "'");
-    if (options.writable && file->read_only()) return refuse(Code::denied, "the file is open for reading only");
-    if (options.writable && file->fixed_size())
-        return refuse(Code::unsupported,
-                      "it lies on a block device, where it can't grow; use it read-only or copy it to a file");
-    const auto size = file->size();
-    if (!size) return size.error();
-    std::array<std::byte, header_bytes + xen_magic_bytes> raw{};
-    auto done = file->read(0, raw);
-    if (!done) return done.error();
-    const auto header = decode_header(raw, *size, file->name());
-    if (!header) return header.error();
-
-    // Clusters and tables would share the blocks of direct I/O.
-    if (file->direct_alignment() > header->cluster_bytes()) done = file->go_buffered();
-    std::unique_ptr<QcowImage> image(new QcowImage(std::move(file), *header, *size, options.writable));
-    if (done) done = image->read_name();
-    if (done) done = image->read_l1();
-    if (done) done = image->take_tables();
-    if (done && options.writable) done = image->pad_file();
-    if (!done) return done.error();
-    return std::unique_ptr<Image>(std::move(image));
-}
-
-Status QcowImage::read_name() {
-    if (header_.name_offset == 0) return ok();
-    std::string name(header_.name_bytes, '\0');
-    auto done = file_->read(header_.name_offset, std::as_writable_bytes(std::span(name)));
-    if (!done) return done;
-    if (name.find('\0') != std::string::npos) return corrupt("the name of its backing file holds a NUL");
-    info_.backing = BackingReference{name, ""};
-    return ok();
-}
-
-Status QcowImage::read_l1() {
-    std::vector<std::byte> raw(std::min<std::uint64_t>(header_.l1_entries() * 8, 1 << 20));
-    l1_.reserve(header_.l1_entries());
-    scanned_.resize(header_.l1_entries());
-    while (l1_.size() < header_.l1_entries()) {
-        const auto count = std::min<std::uint64_t>(raw.size() / 8, header_.l1_entries() - l1_.size());
-        auto done = file_->read(header_.l1_offset + l1_.size() * 8, std::span(raw).first(count * 8));
-        if (!done) return done;
-        for (std::uint64_t i = 0; i < count; i++) l1_.push_back(load_be<std::uint64_t>(raw, i * 8));
-    }
-    return ok();
-}
-
-Status QcowImage::take_tables() {
-    for (std::uint64_t i = 0; i < l1_.size(); i++) {
-        const auto offset = l1_[i];
-        if (offset == 0) continue;
-        const auto who = "L2 table " + std::to_string(i) + " at byte " + std::to_string(offset);
-        if (offset % cluster_bytes() != 0) return corrupt(who + " is not aligned to clusters");
-        if (offset > file_bytes_ || header_.l2_bytes() > file_bytes_ - offset)
-            return corrupt(who + " ends past the end of the file");
-        if (is_over_fixed(offset, offset + header_.l2_bytes()))
-            return corrupt(who + " lies over the header, the backing file's name or the L1 table");
-        table_offsets_.push_back(offset);
-    }
-    std::sort(table_offsets_.begin(), table_offsets_.end());
-    for (std::size_t i = 1; i < table_offsets_.size(); i++)
-        if (table_offsets_[i] - table_offsets_[i - 1] < header_.l2_bytes())
-            return corrupt("two L2 tables overlap at byte " + std::to_string(table_offsets_[i]));
-    return ok();
-}
-
-// A cluster that the file's end cuts (old writers did that) becomes whole.
-Status QcowImage::pad_file() {
-    if (file_bytes_ == tail_.next()) return ok();
-    auto padded = file_->allocate(file_bytes_, tail_.next() - file_bytes_);
-    if (!padded) return padded.error();
-    return ok();
 }
 
 // ------------------------------------------------------------- look-up ---
@@ -321,7 +217,19 @@ Result<Place> QcowImage::reserve(GuestRange range) {
         planned_[index] = tail_.take(header_.l2_space());
         remember_table(planned_[index]);
     }
-    return Place{{start}, length, 0, {tail_.take(length)}, tail_.reads_as_zero()};
+    return Place{{start}, length, 0, {tail_.take(length)}, tail_.reads_as_zero() && !cipher_};
+}
+
+Status QcowImage::reserve_tables(std::uint64_t guest) {
+    if (!writable_) return error(Code::denied, "it is open for reading only");
+    if (corrupt_) return error(Code::corrupt, "it was found corrupt; nothing is allocated any more");
+    for (const auto index : tables_to_place(guest, guest + 1)) {
+        auto enough = tail_.ensure(header_.l2_space());
+        if (!enough) return enough;
+        planned_[index] = tail_.take(header_.l2_space());
+        remember_table(planned_[index]);
+    }
+    return ok();
 }
 
 Status QcowImage::check_change(const Change& change) const {
@@ -369,18 +277,23 @@ Status QcowImage::apply(const Change& change) {
     const bool leased = use_lease(change.host.bytes, align_up(change.length, cluster_bytes()));
 
     for (std::uint64_t done = 0; done < change.length; done += cluster_bytes()) {
-        const auto guest = change.start.bytes + done;
-        const auto index = l1_index(guest);
-        auto table = load_or_make(index, leased);
-        if (!table) return table.error();
-        needs_sync_ = true;
-        auto& entry = (*table)->entries[l2_index(guest)];
-        if (entry == change.host.bytes + done) continue;
-        entry = change.host.bytes + done;
-        (*table)->dirty_sectors[l2_index(guest) / sector_entries] = true;
-        cache_.set_pinned(index, true);
-        dirty_.insert(index);
+        auto set = set_entry(change.start.bytes + done, change.host.bytes + done, leased);
+        if (!set) return set;
     }
+    return ok();
+}
+
+Status QcowImage::set_entry(std::uint64_t guest, std::uint64_t value, bool leased) {
+    const auto index = l1_index(guest);
+    auto table = load_or_make(index, leased);
+    if (!table) return table.error();
+    needs_sync_ = true;
+    auto& entry = (*table)->entries[l2_index(guest)];
+    if (entry == value) return ok();
+    entry = value;
+    (*table)->dirty_sectors[l2_index(guest) / sector_entries] = true;
+    cache_.set_pinned(index, true);
+    dirty_.insert(index);
     return ok();
 }
 
@@ -391,5 +304,4 @@ std::uint64_t QcowImage::allocated_bytes() const {
     return tail_.next() > metadata + unused ? tail_.next() - metadata - unused : 0;
 }
 
-}  // namespace qcow
-}  // namespace dmu
+}  // namespace dmu::qcow

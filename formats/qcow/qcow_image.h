@@ -42,12 +42,17 @@ public:
     const ImageInfo& info() const override { return info_; }
     const std::vector<BlockFile*>& files() const override { return files_; }
     Result<std::vector<Extent>> look_up(GuestRange range) override;
+    Status read_compressed(GuestOffset start, std::span<std::byte> into) override;
     Result<Place> reserve(GuestRange range) override;
     Result<Place> reserve_any(std::uint64_t bytes) override;
     Status give_back(const Place& unused) override;
     Status apply(const Change& change) override;
     Status commit(DataState data) override;
     bool dirty() const override { return needs_sync_ || !dirty_.empty(); }
+    Status resize(std::uint64_t bytes) override;
+    Status write_compressed(GuestOffset start, std::span<const std::byte> from) override;
+    Status set_backing(const std::optional<BackingReference>& backing) override;
+    const Cipher* cipher() const override { return cipher_.get(); }
     Status close() override;
     // All of the file but header and tables: leaks count, nothing is scanned.
     std::uint64_t allocated_bytes() const override;
@@ -58,7 +63,8 @@ private:
     Error error(Code code, const std::string& what) const;
     Error corrupt(const std::string& what);
 
-    // Opening (qcow_image.cc).
+    // Opening (qcow_open.cc).
+    Status take_options(const OpenOptions& options);
     Status read_name();
     Status read_l1();
     Status take_tables();
@@ -104,6 +110,20 @@ private:
     // Reserving and applying (qcow_image.cc).
     std::vector<std::uint64_t> tables_to_place(std::uint64_t start, std::uint64_t end) const;
     Status check_change(const Change& change) const;
+    // The table of a guest byte gets a place, if it has none.
+    Status reserve_tables(std::uint64_t guest);
+    // leased: its space comes from a lease, so does what its table may need.
+    Status set_entry(std::uint64_t guest, std::uint64_t entry, bool leased = false);
+
+    // Offline (qcow_offline.cc).
+    Status inflate(std::uint64_t guest, std::uint64_t entry);
+    Result<std::uint64_t> take_packed(std::uint64_t bytes);
+    Status write_whole(std::uint64_t guest, std::span<const std::byte> cluster);
+    Status write_header(const Header& header);
+    Status can_change();
+    Status clear_behind(std::uint64_t end);
+    Status drop_behind(std::uint64_t end);
+    Status grow_l1(Header& header);
 
     // Leases (qcow_lease.cc).
     std::uint64_t spares_missing(std::uint64_t length) const;
@@ -122,10 +142,11 @@ private:
 
     std::unique_ptr<BlockFile> file_;
     std::vector<BlockFile*> files_;
-    const Header header_;
+    Header header_;
     const std::uint64_t file_bytes_;  // when opened
     const bool writable_;
     ImageInfo info_;
+    std::unique_ptr<Cipher> cipher_;
     TailAllocator tail_;
     bool corrupt_ = false;     // seen: no further allocation
     bool needs_sync_ = false;  // something applied is not known to be durable
@@ -146,7 +167,10 @@ private:
     std::vector<bool> scanned_;                       // by L1 index: read once, or made here
     std::set<std::uint64_t> suspect_;                 // L1 indices, see scan_table()
     TableCache<L2Table> cache_;
-    std::set<std::uint64_t> dirty_;  // L1 indices of tables with changes; pinned in the cache
+    std::uint64_t inflated_entry_ = 0;  // whose content inflated_ holds
+    std::vector<std::byte> inflated_;
+    std::uint64_t packed_next_ = 0, packed_end_ = 0;  // where the next compressed cluster may go
+    std::set<std::uint64_t> dirty_;                   // L1 indices of tables with changes; pinned in the cache
 };
 
 }  // namespace dmu::qcow

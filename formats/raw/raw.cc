@@ -69,6 +69,8 @@ Result<std::unique_ptr<Image>> open_raw(std::unique_ptr<BlockFile> file, const O
 
 Status create_raw(BlockFile& file, const CreateOptions& options) {
     if (options.backing) return wrong(file, Code::unsupported, "raw images have no backing file");
+    if (!options.options.empty())
+        return wrong(file, Code::invalid, "there is no option '" + options.options.front().first + "'");
     if (options.cluster_size != 0) return wrong(file, Code::unsupported, "raw images have no clusters");
     if (options.virtual_size == 0) return wrong(file, Code::invalid, "a disk of 0 bytes can't be created");
     if (options.virtual_size > UINT64_MAX - sector_size) return wrong(file, Code::invalid, "the disk is too large");

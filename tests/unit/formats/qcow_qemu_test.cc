@@ -170,21 +170,150 @@ TEST_F(QcowQemu, WhereItLosesTheBackingFilesBytes) {
     qemu_reads("top.qcow", model);
 }
 
-TEST_F(QcowQemu, CompressedAndEncryptedAreRefusedInWords) {
-    write_file(directory_ / "in.raw", Bytes(1 << 20, std::byte{0x41}));
+TEST_F(QcowQemu, ItsCompressedImages) {
+    auto model = pattern(300000, 3);
+    model.resize(1 << 20, std::byte{0x41});
+    write_file(directory_ / "in.raw", model);
     // qemu-img 7.2 says 1 though the image is right.
     run_command("cd '" + directory_.path() + "' && qemu-img convert -c -f raw -O qcow in.raw c.qcow");
-    auto chain = open("qcow:c.qcow", true);
-    ASSERT_NE(chain, nullptr);
-    Bytes buffer(512);
-    EXPECT_TRUE(fails_with(chain->read({0}, buffer), Code::unsupported, "is compressed"));
+    we_read("qcow:c.qcow", model);
     check("c.qcow");
-    const auto made = run_command("cd '" + directory_.path() +
-                                  "' && qemu-img create -q -f qcow --object secret,id=s,data=abc -o "
-                                  "encrypt.format=aes,encrypt.key-secret=s e.qcow 1M");
-    if (made.status != 0) GTEST_SKIP() << "qemu-img makes no encrypted images: " << made.output;
-    EXPECT_TRUE(fails_with(Chain::open(*parse_spec("qcow:" + directory_ / "e.qcow"), false, PathPolicy{}),
-                           Code::unsupported, "encrypted (AES)"));
+    // First writes over compressed clusters, by us and by qemu.
+    write_through_us("qcow:c.qcow", model, random_, 20);
+    qemu_reads("c.qcow", model);
+    write_through_qemu("c.qcow", model, random_, 5, 4096);
+    we_read("qcow:c.qcow", model);
+    check("c.qcow");
+}
+
+TEST_F(QcowQemu, OurCompressedImages) {
+    for (std::uint32_t cluster = 512; cluster <= 65536; cluster *= 2) {
+        create("c.qcow", 1000000, cluster);
+        auto model = pattern(1000000 / 512 * 512 + 512, cluster);
+        for (std::size_t i = 0; i < model.size(); i++)
+            if (i / 3000 % 3 != 0) model[i] = std::byte{7};
+        {
+            auto chain = open("qcow:c.qcow", true);
+            ASSERT_NE(chain, nullptr);
+            auto& image = chain->top();
+            for (std::uint64_t at = 0; at < model.size(); at += cluster) {
+                if (at / cluster % 5 == 2)
+                    std::fill_n(model.begin() + static_cast<std::ptrdiff_t>(at),
+                                std::min<std::size_t>(cluster, model.size() - at), std::byte{0});
+                else
+                    ASSERT_OK(image.write_compressed(
+                        {at}, std::span(model).subspan(at, std::min<std::size_t>(cluster, model.size() - at))));
+            }
+            ASSERT_OK(image.close());
+        }
+        EXPECT_EQ(check("c.qcow").leaks, 0u);
+        EXPECT_LT(std::filesystem::file_size(directory_ / "c.qcow"), 700000u) << cluster;
+        we_read("qcow:c.qcow", model);
+        qemu_reads("c.qcow", model);
+        write_through_us("qcow:c.qcow", model, random_, 10);
+        qemu_reads("c.qcow", model);
+        check("c.qcow");
+    }
+}
+
+// The guest's sector makes the vector; qemu has no sectors but those of its clusters.
+TEST_F(QcowQemu, Encrypted) {
+    const std::string secret = "--object secret,id=s,file=key ";
+    const std::string node = "--image-opts driver=qcow,encrypt.format=aes,encrypt.key-secret=s,file.filename=e.qcow";
+    const std::string password = "0123456789abcdefgh";
+    const auto key = std::as_bytes(std::span(password));
+    for (const std::size_t length : {5u, 16u, 18u}) {
+        write_file(directory_ / "key", {key.begin(), key.begin() + static_cast<std::ptrdiff_t>(length)});
+        const auto made = run_command("cd '" + directory_.path() + "' && rm -f e.qcow && qemu-img create -q -f qcow " +
+                                      secret + "-o encrypt.format=aes,encrypt.key-secret=s e.qcow 1M");
+        if (made.status != 0) GTEST_SKIP() << "qemu-img makes no encrypted images: " << made.output;
+        EXPECT_TRUE(fails_with(Chain::open(*parse_spec("qcow:" + directory_ / "e.qcow"), false, PathPolicy{}),
+                               Code::denied, "key-file="));
+        const auto spec = "qcow;key-file=" + directory_ / "key" + ":e.qcow";
+        Bytes model(1 << 20);
+        write_through_us(spec, model, random_, 20);
+        const auto reads = [&] {
+            qemu("qemu-img convert " + secret + node + " -O raw out.raw");
+            EXPECT_TRUE(read_file(directory_ / "out.raw") == model);
+        };
+        reads();
+        qemu("qemu-io " + secret + node + " -c 'write -P 0x5a 100k 300k' -c 'write -P 0x33 1000k 512' >/dev/null");
+        std::fill_n(model.begin() + 102400, 307200, std::byte{0x5a});
+        std::fill_n(model.begin() + 1024000, 512, std::byte{0x33});
+        we_read(spec, model);
+        write_through_us(spec, model, random_, 20);
+        reads();
+        check("e.qcow");
+        // Nothing of it lies in the file as it is.
+        const auto raw = read_file(directory_ / "e.qcow");
+        const Bytes plain(16, std::byte{0x5a});
+        EXPECT_EQ(std::search(raw.begin(), raw.end(), plain.begin(), plain.end()), raw.end());
+    }
+}
+
+TEST_F(QcowQemu, EncryptedByUsOverABackingFile) {
+    const std::string password = "secret";
+    const auto key = std::as_bytes(std::span(password));
+    write_file(directory_ / "key", {key.begin(), key.end()});
+    auto model = pattern(1 << 20, 9);
+    write_file(directory_ / "base.raw", model);
+    write_file(directory_ / "e.qcow", {});
+    {
+        auto file = open_file(directory_ / "e.qcow", {true, true});
+        ASSERT_OK(file);
+        CreateOptions options{2 << 20, 4096, BackingReference{"base.raw", ""}};
+        options.options = {{"key-file", directory_ / "key"}};
+        ASSERT_OK(find_format("qcow")->create(**file, options));
+    }
+    model.resize(2 << 20);
+    write_through_us("qcow;backing-format=raw;key-file=" + directory_ / "key" + ":e.qcow", model, random_, 20);
+    we_read("qcow;backing-format=raw;key-file=" + directory_ / "key" + ":e.qcow", model);
+    qemu(
+        "qemu-img convert --object secret,id=s,file=key --image-opts driver=qcow,encrypt.format=aes,"
+        "encrypt.key-secret=s,file.filename=e.qcow,backing.driver=raw,backing.file.driver=file,"
+        "backing.file.filename=base.raw -O raw out.raw");
+    EXPECT_TRUE(read_file(directory_ / "out.raw") == model);
+}
+
+TEST_F(QcowQemuSweep, ResizedByUs) {
+    for (int round = 0; round < 30; round++) {
+        const std::uint32_t cluster = 512u << random_() % 8;
+        Bytes model((1 + random_() % 2000) * 512);
+        create("r.qcow", model.size(), cluster);
+        for (int step = 0; step < 4; step++) {
+            write_through_us("qcow:r.qcow", model, random_, 4);
+            const auto size = (1 + random_() % 4000) * 512;
+            auto chain = open("qcow:r.qcow", true);
+            ASSERT_NE(chain, nullptr);
+            ASSERT_OK(chain->top().resize(size));
+            EXPECT_EQ(chain->top().info().virtual_size, size);
+            ASSERT_OK(chain->top().close());
+            model.resize(size);
+            we_read("qcow:r.qcow", model);
+            check("r.qcow");
+        }
+        write_through_us("qcow:r.qcow", model, random_, 4);
+        qemu_reads("r.qcow", model);
+    }
+}
+
+TEST_F(QcowQemu, AnotherBackingFile) {
+    const auto one = pattern(1 << 20, 1), two = pattern(1 << 20, 2);
+    write_file(directory_ / "one.raw", one);
+    write_file(directory_ / "another-two.raw", two);
+    create("top.qcow", 1 << 20, 512, "one.raw");
+    const auto point_at = [&](const std::optional<BackingReference>& backing) {
+        auto chain = open("qcow;backing-format=raw:top.qcow", true);
+        ASSERT_NE(chain, nullptr);
+        ASSERT_OK(chain->top().set_backing(backing));
+        ASSERT_OK(chain->top().close());
+        EXPECT_LE(check("top.qcow").leaks, 2u);  // the room of the name before, in whole clusters
+    };
+    point_at(BackingReference{"another-two.raw", "raw"});
+    qemu_reads("top.qcow", two);
+    point_at(std::nullopt);
+    qemu_reads("top.qcow", Bytes(1 << 20));
+    EXPECT_FALSE(open("qcow:top.qcow", false)->top().info().backing);
 }
 
 TEST_F(QcowQemu, ImageOfAnotherMaker) {
