@@ -68,7 +68,7 @@ private:
     Status add_flat(const ExtentLine& line, unsigned file);
     Status add_sparse(const ExtentLine& line, unsigned file);
     Status check_distinct(unsigned file) const;
-    Status check_writable() const;
+    Status check_writable();
 
     Piece* find(std::uint64_t at);
     Status check_may_write() const;

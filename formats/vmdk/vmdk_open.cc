@@ -272,24 +272,25 @@ Status VmdkImage::add_sparse(const ExtentLine& line, unsigned file) {
 }
 
 // Places are given out in grains of one size that no extent's end cuts.
-Status VmdkImage::check_writable() const {
-    auto& info = const_cast<ImageInfo&>(info_);
-    info.grain = std::max<std::uint32_t>(info_.cluster_size, sector_size);
-    info.can_allocate = pools_ != 0;
+Status VmdkImage::check_writable() {
+    info_.grain = std::max<std::uint32_t>(info_.cluster_size, sector_size);
+    info_.can_allocate = pools_ != 0;
     if (!options_.writable) return ok();
     if (descriptor_.tracks_changes)
         return error(Code::unsupported,
                      "its changes are tracked (changeTrackPath); writing would make incremental backups wrong");
     if (stream_) return ok();
-    info.discards_to_zero = pools_ != 0;
+    info_.discards_to_zero = pools_ != 0;
+    bool has_grain = false;
     for (const auto& piece : pieces_) {
-        const bool takes_writes = piece.access == Access::read_write && (piece.is_flat || piece.sparse);
-        info.discards_to_zero =
-            info.discards_to_zero && takes_writes && piece.sparse && piece.sparse->discards_to_zero();
-        if (!takes_writes || !piece.sparse) continue;
+        const bool takes_places = piece.access == Access::read_write && piece.sparse;
+        info_.discards_to_zero = info_.discards_to_zero && takes_places && piece.sparse->discards_to_zero();
+        if (!takes_places) continue;
+        if (!has_grain) info_.grain = static_cast<std::uint32_t>(piece.sparse->grain_bytes());
+        has_grain = true;
         const bool is_last = &piece == &pieces_.back();
-        if (piece.sparse->grain_bytes() != info.grain || piece.start % info.grain != 0 ||
-            (!is_last && piece.length % info.grain != 0))
+        if (piece.sparse->grain_bytes() != info_.grain || piece.start % info_.grain != 0 ||
+            (!is_last && piece.length % info_.grain != 0))
             return error(Code::unsupported,
                          "its extents have grains of different sizes, or ends within a grain; such a disk can be "
                          "opened for reading only; convert it");
