@@ -86,6 +86,9 @@ Result<Parent> parent_of(const BackingReference& backing, const std::string& ima
 // The text with parentCID and parentFileNameHint changed or taken out (none).
 std::string with_parent(const Descriptor& descriptor, const std::optional<Parent>& parent);
 
+// The text with the first extent's size changed.
+std::string with_sectors(const Descriptor& descriptor, std::uint64_t sectors);
+
 // A fresh descriptor's text. ddb: lines to put at its end.
 struct NewDescriptor {
     std::uint32_t cid = 0;

@@ -139,6 +139,21 @@ std::string with_parent(const Descriptor& descriptor, const std::optional<Parent
     return out;
 }
 
+std::string with_sectors(const Descriptor& descriptor, std::uint64_t sectors) {
+    auto text = descriptor.text;
+    for (std::size_t at = 0; at < text.size(); at = std::min(text.find('\n', at), text.size()) + 1) {
+        const auto first = text.find_first_not_of(" \t", at);
+        if (first == text.npos || first + 3 > text.size()) break;
+        const auto word = lower_key(text.substr(first, 2));
+        const auto number = text.find_first_not_of(" \t", first + 2);
+        if (word != "rw" || number == first + 2 || number == text.npos) continue;
+        const auto end = text.find_first_not_of("0123456789", number);
+        text.replace(number, std::min(end, text.size()) - number, std::to_string(sectors));
+        break;
+    }
+    return text;
+}
+
 std::string make_descriptor(const NewDescriptor& plan) {
     constexpr std::uint64_t heads = 16, sectors = 63, most_cylinders = 65535;
     const auto cylinders = std::min(plan.sectors / (heads * sectors), most_cylinders);

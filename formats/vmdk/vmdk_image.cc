@@ -180,41 +180,4 @@ std::uint64_t VmdkImage::allocated_bytes() const {
     return bytes;
 }
 
-Status VmdkImage::write_compressed(GuestOffset start, std::span<const std::byte> from) {
-    if (!options_.writable) return error(Code::denied, "it is open for reading only");
-    if (!stream_)
-        return error(Code::unsupported, "only a streamOptimized disk that was just created is written compressed");
-    auto done = begin_writing();
-    if (!done) return done;
-    is_streamed_ = true;
-    return stream_->write_grain(start.bytes, from);
-}
-
-// ---------------------------------------------------------- descriptor ---
-
-// Of a descriptor that is a file, a longer text goes over the old one's end first.
-Status VmdkImage::write_descriptor(const std::string& text) {
-    if (descriptor_room_ != 0 && text.size() > descriptor_room_)
-        return error(Code::no_space, "its descriptor would have " + std::to_string(text.size()) +
-                                         " bytes; there is room for " + std::to_string(descriptor_room_));
-    auto parsed = parse_descriptor(text, descriptor_.extents.empty() ? Kept::embedded : Kept::file, file_->name());
-    if (!parsed) return parsed.error();
-    auto padded = text;
-    padded.resize(std::max<std::size_t>(descriptor_room_, std::max(text.size(), descriptor_.text.size())));
-    auto done = file_->write(descriptor_at_, std::as_bytes(std::span(padded)));
-    if (done && descriptor_room_ == 0) done = file_->truncate(text.size());
-    if (done) done = file_->sync();
-    if (!done) return done;
-    descriptor_ = std::move(*parsed);
-    return describe();
-}
-
-Status VmdkImage::set_backing(const std::optional<BackingReference>& backing) {
-    if (!options_.writable) return error(Code::denied, "it is open for reading only");
-    if (!backing) return write_descriptor(with_parent(descriptor_, std::nullopt));
-    const auto parent = parent_of(*backing, file_->name());
-    if (!parent) return parent.error();
-    return write_descriptor(with_parent(descriptor_, *parent));
-}
-
 }  // namespace dmu::vmdk

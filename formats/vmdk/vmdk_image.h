@@ -35,6 +35,7 @@ public:
     Status commit(DataState data) override;
     bool dirty() const override;
     void recycle() override;
+    Status resize(std::uint64_t bytes) override;
     Status write_compressed(GuestOffset start, std::span<const std::byte> from) override;
     Status set_backing(const std::optional<BackingReference>& backing) override;
     Status close() override;
@@ -69,6 +70,9 @@ private:
     Status add_sparse(const ExtentLine& line, unsigned file);
     Status check_distinct(unsigned file) const;
     Status check_writable();
+
+    Status clear_last_grain();
+    Status grow_sparse(std::uint64_t sectors);
 
     Piece* find(std::uint64_t at);
     Status check_may_write() const;

@@ -100,7 +100,9 @@ TEST(VmdkHeader, EveryHostedRule) {
         disks.put("/m/d.vmdk", raw);
         EXPECT_TRUE(fails_with(disks.chain("vmdk:/m/d.vmdk", false), rule.code, rule.message));
         const auto report = disks.check_vmdk("/m/d.vmdk");
-        if (report) EXPECT_GT(report->corruptions, 0u);
+        if (report) {
+            EXPECT_GT(report->corruptions, 0u);
+        }
     }
 }
 
