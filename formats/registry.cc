@@ -5,6 +5,7 @@
 #include "formats/core/image.h"
 #include "formats/qcow/qcow.h"
 #include "formats/raw/raw.h"
+#include "formats/vmdk/vmdk.h"
 
 namespace dmu {
 
@@ -13,6 +14,7 @@ namespace {
 constexpr std::array formats{
     &qcow_format,
     &raw_format,
+    &vmdk_format,
 };
 
 }  // namespace

@@ -1,0 +1,22 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// Fresh sparse extents in empty files, durable when done. Sizes are in sectors.
+#pragma once
+
+#include <string>
+
+#include "formats/core/block_file.h"
+#include "formats/vmdk/sparse_header.h"
+
+namespace dmu::vmdk {
+
+// With all grain tables, twice, as VMware makes it; descriptor: embedded, unless empty.
+Status make_hosted(BlockFile& file, std::uint64_t capacity, std::uint64_t grain, bool zeroed,
+                   const std::string& descriptor);
+// Grain tables come when they are needed.
+Status make_cowd(BlockFile& file, std::uint64_t capacity, std::uint64_t grain);
+// Without grains, for StreamWriter.
+Status make_stream(BlockFile& file, std::uint64_t capacity, std::uint64_t grain, const std::string& descriptor);
+
+inline constexpr std::uint64_t descriptor_sectors = 20;
+
+}  // namespace dmu::vmdk
