@@ -4,6 +4,7 @@
 
 #include "formats/core/image.h"
 #include "formats/qcow/qcow.h"
+#include "formats/qcow2/qcow2.h"
 #include "formats/raw/raw.h"
 
 namespace dmu {
@@ -12,6 +13,7 @@ namespace {
 
 constexpr std::array formats{
     &qcow_format,
+    &qcow2_format,
     &raw_format,
 };
 
