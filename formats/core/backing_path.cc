@@ -127,8 +127,9 @@ Result<std::unique_ptr<BlockFile>> open_image_path(const std::string& path, Open
     return open_allowed(roots, normal(path), mode, "image-roots");
 }
 
-Result<std::string> resolve_backing_name(const std::string& name, const std::string& image_path) {
-    const std::string what = "image '" + image_path + "' names '" + name + "' as its backing file: ";
+Result<std::string> resolve_backing_name(const std::string& name, const std::string& image_path, NameUse use) {
+    const std::string what = "image '" + image_path + "' names '" + name + "' as " +
+                             (use == NameUse::backing_file ? "its backing file: " : "a file of its data: ");
     if (name.empty() || name.find('\0') != std::string::npos) return Error{Code::denied, what + "not a path"};
     // As qemu reads it: a colon before any slash makes it a protocol.
     if (const auto special = name.find_first_of(":/"); special != std::string::npos && name[special] == ':')
@@ -139,12 +140,39 @@ Result<std::string> resolve_backing_name(const std::string& name, const std::str
 }
 
 Result<std::unique_ptr<BlockFile>> open_backing_path(const std::string& path, const std::string& image_path,
-                                                     const PathPolicy& policy) {
+                                                     const PathPolicy& policy, OpenMode mode, NameUse use) {
     std::vector<Root> roots{{directory_of(image_path)}};
     for (const auto& directory : policy.roots) roots.push_back({normal(directory), true, false});
-    auto file = open_allowed(roots, path, {}, "roots");
-    if (!file) return file.error().in("backing file of '" + image_path + "'");
+    auto file = open_allowed(roots, path, mode, "roots");
+    if (!file)
+        return file.error().in((use == NameUse::backing_file ? "backing file of '" : "file of '") + image_path + "'");
     return file;
+}
+
+Result<std::unique_ptr<BlockFile>> create_data_file(const std::string& path, const std::string& image_path,
+                                                    OpenMode mode) {
+    const Root root{directory_of(image_path)};
+    const auto relative = below(root.directory, path);
+    if (relative.empty())
+        return Error{Code::denied, "create '" + path + "', a file of '" + image_path +
+                                       "': new files are made in the image's own directory only"};
+    const auto parent = std::filesystem::path(relative).parent_path().string();
+    const auto directory = find_below(root, parent.empty() ? "." : parent, true);
+    if (!directory) return directory.error();
+    const auto last = std::filesystem::path(relative).filename().string();
+    // What O_PATH found can't be synced.
+    const Descriptor opened(::openat(directory->get(), ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+    if (opened.get() < 0) return system_error("open the directory of '" + path + "'");
+    const int made = ::openat(opened.get(), last.c_str(), O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0644);
+    if (made < 0 && errno == EEXIST) return Error{Code::busy, "'" + path + "' exists already; it is not overwritten"};
+    if (made < 0) return system_error("create '" + path + "'");
+    if (::fsync(opened.get()) != 0) {
+        auto failed = system_error("make the name '" + path + "' durable");
+        ::close(made);
+        ::unlinkat(opened.get(), last.c_str(), 0);
+        return failed;
+    }
+    return adopt_file(made, path, mode);
 }
 
 }  // namespace dmu

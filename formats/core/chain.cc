@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "formats/core/backing_path.h"
+#include "formats/core/image_neighbours.h"
 
 namespace dmu {
 
@@ -79,18 +80,36 @@ struct Opening {
     Result<std::unique_ptr<BlockFile>> file(unsigned layer, const std::string& path, const std::string& overlay_path,
                                             OpenMode mode) const {
         if (opener != nullptr) {
-            auto file = opener(context, layer, path, mode);
+            auto file = opener(context, {layer, 0, path, mode, false});
             if (!file || *file) return file;
         }
         return layer == 0 ? open_image_path(path, mode, policy) : open_backing_path(path, overlay_path, policy);
     }
 };
 
+// An overlay may say which state of its backing file it was made of.
+Status check_identity(const BackingReference& reference, const ImageInfo& info, const std::string& path,
+                      const std::string& overlay_path) {
+    if (reference.identity.empty() || reference.identity == info.identity) return ok();
+    return Error{Code::corrupt, "'" + path + "' is not what its overlay '" + overlay_path +
+                                    "' was made of: its content identity is '" + info.identity +
+                                    "', the overlay wants '" + reference.identity +
+                                    "'; it was written to since, or is another image"};
+}
+
 }  // namespace
+
+Chain::Chain() = default;
+Chain::~Chain() = default;
+
+void Chain::set_opener(Opener opener, void* context) {
+    for (auto& layer : layers_) layer.neighbours->set_opener(opener, context);
+}
 
 Result<std::unique_ptr<Chain>> Chain::open(const ImageSpec& spec, bool writable, const PathPolicy& policy,
                                            Opener opener, void* context) {
-    OpenOptions options{writable, {}};
+    OpenOptions options;
+    options.writable = writable;
     BackingFormats formats;
     for (const auto& [key, value] : spec.options) {
         if (key != backing_option) {
@@ -105,6 +124,8 @@ Result<std::unique_ptr<Chain>> Chain::open(const ImageSpec& spec, bool writable,
 
     const Opening opening{policy, opener, context};
     auto chain = std::make_unique<Chain>();
+    chain->writable_ = writable;
+    std::optional<BackingReference> reference;
     std::vector<Identity> seen;
     std::string path = spec.path, overlay_path;
     for (unsigned layer = 0;; layer++) {
@@ -114,13 +135,22 @@ Result<std::unique_ptr<Chain>> Chain::open(const ImageSpec& spec, bool writable,
         if (std::find(seen.begin(), seen.end(), identity) != seen.end())
             return Error{Code::corrupt, "'" + path + "' is its own backing file, by way of '" + overlay_path + "'"};
         seen.push_back(std::move(identity));
+        auto neighbours = std::make_unique<ImageNeighbours>(path, policy, options.writable, layer);
+        neighbours->set_opener(opener, context);
+        options.neighbours = neighbours.get();
         auto image = (*format)->open(std::move(*file), options);
         if (!image) return layer == 0 ? image.error() : image.error().in("backing file of '" + overlay_path + "'");
-        chain->layers_.push_back({std::move(*image), path});
+        neighbours->set_opener(nullptr, nullptr);
+        if (reference) {
+            auto same = check_identity(*reference, (*image)->info(), path, overlay_path);
+            if (!same) return same.error();
+        }
+        chain->layers_.push_back({std::move(neighbours), std::move(*image), path});
 
         const auto& top = *chain->layers_.back().image;
         const auto& backing = top.info().backing;
         if (!backing) return chain;
+        reference = backing;
         if (chain->depth() >= policy.max_depth)
             return Error{Code::unsupported, "image '" + spec.path + "' has more than " +
                                                 std::to_string(policy.max_depth) + " layers; merge some"};
@@ -150,7 +180,7 @@ void append(std::vector<Mapping>& out, const Mapping& mapping) {
     if (!out.empty()) {
         auto& last = out.back();
         const bool has_host = mapping.kind == MappingKind::linear || mapping.kind == MappingKind::cow;
-        if (last.kind == mapping.kind && last.writable == mapping.writable &&
+        if (last.kind == mapping.kind && last.writable == mapping.writable && last.leasable == mapping.leasable &&
             (!has_host || (last.layer == mapping.layer && last.file == mapping.file &&
                            last.host.bytes + last.length == mapping.host.bytes)) &&
             (mapping.kind != MappingKind::opaque || last.layer == mapping.layer)) {
@@ -161,38 +191,42 @@ void append(std::vector<Mapping>& out, const Mapping& mapping) {
     out.push_back(mapping);
 }
 
-Mapping zeros(std::uint64_t start, std::uint64_t end) {
-    return {{start}, end - start, MappingKind::zero, 0, 0, {}, false};
+Mapping zeros(std::uint64_t start, std::uint64_t end, bool leasable) {
+    return {{start}, end - start, MappingKind::zero, 0, 0, {}, false, leasable};
 }
 
-// What one layer says by itself.
-Mapping mapping_of(const Extent& extent, std::uint64_t end, unsigned layer) {
-    Mapping mapping = zeros(extent.start.bytes, end);
+}  // namespace
+
+// What one layer says by itself. What the top image holds but may not be written in place
+// is copied from there on a write.
+Mapping Chain::mapping_of(const Extent& extent, std::uint64_t end, unsigned layer, bool leasable) const {
+    Mapping mapping = zeros(extent.start.bytes, end, leasable);
     if (extent.kind == ExtentKind::zero) return mapping;
     mapping.layer = layer;
     if (extent.kind == ExtentKind::compressed) {
         mapping.kind = MappingKind::opaque;
         return mapping;
     }
-    mapping.kind = layer == 0 ? MappingKind::linear : MappingKind::cow;
+    mapping.writable = layer == 0 && extent.writable;
+    const bool in_place = layer == 0 && (mapping.writable || !writable_);
+    mapping.kind = in_place ? MappingKind::linear : MappingKind::cow;
+    if (in_place) mapping.leasable = true;
     mapping.file = extent.file;
     mapping.host = extent.host;
-    mapping.writable = layer == 0 && extent.writable;
     return mapping;
 }
 
-}  // namespace
-
 // Appends all of need and what comes without further I/O, up to limit; where it ended.
-Result<std::uint64_t> Chain::resolve(unsigned layer, GuestRange need, std::uint64_t limit, std::vector<Mapping>& out) {
+Result<std::uint64_t> Chain::resolve(unsigned layer, GuestRange need, Within within, std::vector<Mapping>& out) {
     const auto extents = layers_[layer].image->look_up(need);
     if (!extents) return extents.error();
     auto at = need.start.bytes;
     for (const auto& extent : *extents) {
-        const auto end = std::min(at + extent.length, limit);
-        if (at >= limit) break;
+        const auto end = std::min(at + extent.length, within.limit);
+        if (at >= within.limit) break;
+        const bool leasable = layer == 0 ? extent.leasable : within.leasable;
         if (extent.kind != ExtentKind::unallocated) {
-            append(out, mapping_of(extent, end, layer));
+            append(out, mapping_of(extent, end, layer, leasable));
             at = end;
             continue;
         }
@@ -202,12 +236,12 @@ Result<std::uint64_t> Chain::resolve(unsigned layer, GuestRange need, std::uint6
         if (at < lower_end) {
             if (at >= need.end()) return at;
             const auto lower_need = std::min(need.end(), lower_end);
-            const auto covered = resolve(layer + 1, {{at}, lower_need - at}, lower_end, out);
+            const auto covered = resolve(layer + 1, {{at}, lower_need - at}, {lower_end, leasable}, out);
             if (!covered) return covered;
             at = *covered;
             if (at < lower_end) return at;
         }
-        append(out, zeros(at, end));
+        append(out, zeros(at, end, leasable));
         at = end;
     }
     return at;
@@ -215,9 +249,49 @@ Result<std::uint64_t> Chain::resolve(unsigned layer, GuestRange need, std::uint6
 
 Result<std::vector<Mapping>> Chain::look_up(GuestRange range) {
     std::vector<Mapping> out;
-    const auto covered = resolve(0, range, top().info().virtual_size, out);
+    const auto covered = resolve(0, range, {top().info().virtual_size, true}, out);
     if (!covered) return covered.error();
     return out;
+}
+
+// Guest data of one file: whole sectors are decrypted, and a part of one is cut out of it.
+Status Chain::read_data(const Mapping& mapping, std::span<std::byte> into) {
+    auto& file = this->file(mapping.layer, mapping.file);
+    const auto* cipher = layers_[mapping.layer].image->cipher();
+    if (cipher == nullptr || into.empty()) return file.read(mapping.host.bytes, into);
+    const auto head = mapping.start.bytes % sector_size;
+    const auto whole = align_up(head + into.size(), sector_size);
+    std::vector<std::byte> bounce(whole == into.size() ? 0 : whole);
+    const auto sectors = bounce.empty() ? into : std::span(bounce);
+    auto done = file.read(mapping.host.bytes - head, sectors);
+    const auto at = cipher->by() == CipherBy::guest_offset ? mapping.start.bytes : mapping.host.bytes;
+    if (done) done = cipher->decrypt(at - head, sectors);
+    if (done && !bounce.empty()) std::memcpy(into.data(), bounce.data() + head, into.size());
+    return done;
+}
+
+Status Chain::read_mapping(const Mapping& mapping, std::span<std::byte> into) {
+    switch (mapping.kind) {
+        case MappingKind::linear:
+        case MappingKind::cow:
+            return read_data(mapping, into);
+        case MappingKind::zero:
+            std::memset(into.data(), 0, into.size());
+            return ok();
+        case MappingKind::opaque:
+            return layers_[mapping.layer].image->read_compressed(mapping.start, into);
+    }
+    return ok();
+}
+
+Status Chain::write_data(unsigned file, HostOffset host, GuestOffset start, std::span<const std::byte> from) {
+    auto& to = this->file(0, file);
+    const auto* cipher = top().cipher();
+    if (cipher == nullptr) return to.write(host.bytes, from);
+    std::vector<std::byte> secret(from.begin(), from.end());
+    const auto at = cipher->by() == CipherBy::guest_offset ? start.bytes : host.bytes;
+    auto done = cipher->encrypt(at, secret);
+    return done ? to.write(host.bytes, secret) : done;
 }
 
 Status Chain::read(GuestOffset start, std::span<std::byte> into) {
@@ -226,19 +300,7 @@ Status Chain::read(GuestOffset start, std::span<std::byte> into) {
     if (!mappings) return mappings.error();
     for (const auto& mapping : *mappings) {
         const auto part = into.first(std::min<std::uint64_t>(into.size(), mapping.length));
-        Status done;
-        switch (mapping.kind) {
-            case MappingKind::linear:
-            case MappingKind::cow:
-                done = file(mapping.layer, mapping.file).read(mapping.host.bytes, part);
-                break;
-            case MappingKind::zero:
-                std::memset(part.data(), 0, part.size());
-                break;
-            case MappingKind::opaque:
-                done = layers_[mapping.layer].image->read_compressed(mapping.start, part);
-                break;
-        }
+        auto done = read_mapping(mapping, part);
         if (!done) return done;
         into = into.subspan(part.size());
         if (into.empty()) break;

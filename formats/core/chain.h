@@ -26,7 +26,7 @@ struct PathPolicy {
 enum class MappingKind {
     linear,  // at host of (layer, file); a write goes there too if writable
     zero,    // reads as zeros; a write needs a place
-    cow,     // reads from host of (layer, file); a write needs a place
+    cow,     // reads from host of (layer, file), which may be in the top layer too; a write needs a place
     opaque,  // compressed: readable only through Chain::read
 };
 
@@ -38,6 +38,7 @@ struct Mapping {
     unsigned file = 0;
     HostOffset host;
     bool writable = false;
+    bool leasable = true;  // zero, cow, opaque: Extent::leasable of the top image
 };
 
 // One file of the chain with where it came from, for locks, destinations, listings.
@@ -48,13 +49,25 @@ struct ChainFile {
     std::string path;
 };
 
+class ImageNeighbours;
+
 class Chain {
 public:
+    Chain();
+    ~Chain();
     // How a layer's file comes to be open: by path, or from a predecessor's descriptor.
     // Without one, and where it returns a null pointer, the chain opens the file itself,
     // with every check of the policy. What an opener returns is trusted.
-    using Opener = Result<std::unique_ptr<BlockFile>> (*)(void* context, unsigned layer, const std::string& path,
-                                                          OpenMode mode);
+    struct FileRequest {
+        unsigned layer;
+        // 0: the image itself. Else a name inside it, and how many files of the layer were
+        // opened before: its place in Image::files() where no file was made in between.
+        unsigned file;
+        const std::string& path;  // absolute where it comes from inside an image
+        OpenMode mode;
+        bool create;  // a fresh file; Code::busy: there is one
+    };
+    using Opener = Result<std::unique_ptr<BlockFile>> (*)(void* context, const FileRequest& request);
 
     // Opens the image that the specification names as named, its backing files under
     // the policy, read-only. Refuses loops, missing files, chains too deep.
@@ -69,6 +82,10 @@ public:
     static Result<std::unique_ptr<Chain>> open(const ImageSpec& spec, bool writable, const PathPolicy& policy,
                                                Opener opener = nullptr, void* context = nullptr);
 
+    // For the files that formats open later on; nobody is asked for them unless this is called.
+    void set_opener(Opener opener, void* context);
+
+    bool writable() const { return writable_; }
     Image& top() { return *layers_.front().image; }
     const Image& top() const { return *layers_.front().image; }
     std::size_t depth() const { return layers_.size(); }
@@ -82,14 +99,28 @@ public:
 
     // Guest bytes, whatever they lie in; for the stand-in, tools and tests.
     Status read(GuestOffset start, std::span<std::byte> into);
+    // The same from the start of a mapping that look_up() gave, or a part of it: decrypted.
+    Status read_mapping(const Mapping& mapping, std::span<std::byte> into);
+    // Guest bytes into a place of the top image, encrypted where it is: then whole sectors.
+    Status write_data(unsigned file, HostOffset host, GuestOffset start, std::span<const std::byte> from);
 
 private:
     struct Layer {
+        std::unique_ptr<ImageNeighbours> neighbours;  // outlives the image
         std::unique_ptr<Image> image;
         std::string path;
     };
 
-    Result<std::uint64_t> resolve(unsigned layer, GuestRange need, std::uint64_t limit, std::vector<Mapping>& out);
+    // What the top image says of the range that a lower layer is asked for.
+    struct Within {
+        std::uint64_t limit;
+        bool leasable;
+    };
+    Result<std::uint64_t> resolve(unsigned layer, GuestRange need, Within within, std::vector<Mapping>& out);
+    Mapping mapping_of(const Extent& extent, std::uint64_t end, unsigned layer, bool leasable) const;
+    Status read_data(const Mapping& mapping, std::span<std::byte> into);
+
+    bool writable_ = false;
 
     std::vector<Layer> layers_;
 };

@@ -148,7 +148,8 @@ public:
     // header, metadata and the file's end: Code::corrupt otherwise.
     virtual Result<std::vector<Extent>> look_up(GuestRange range) = 0;
 
-    // Content of a compressed extent; never called for others. Optional.
+    // Content of a compressed extent, or of a part of it; one extent may be of several
+    // grains. Never called for others. Optional.
     virtual Status read_compressed(GuestOffset start, std::span<std::byte> into);
 
     // True: the format must record that the image is written to before the first write

@@ -2,7 +2,6 @@
 #include "formats/core/stand_in.h"
 
 #include <algorithm>
-#include <cstring>
 
 namespace dmu {
 
@@ -86,20 +85,6 @@ Result<Mapping> StandIn::find(std::uint64_t at, std::uint64_t end) {
 
 // ------------------------------------------------------ reads and writes ---
 
-Status StandIn::read_mapped(const Mapping& mapping, std::span<std::byte> into) {
-    switch (mapping.kind) {
-        case MappingKind::linear:
-        case MappingKind::cow:
-            return chain_.file(mapping.layer, mapping.file).read(mapping.host.bytes, into);
-        case MappingKind::zero:
-            std::memset(into.data(), 0, into.size());
-            return ok();
-        case MappingKind::opaque:
-            return chain_.read(mapping.start, into);
-    }
-    return ok();
-}
-
 Status StandIn::read(GuestOffset start, std::span<std::byte> into) {
     if (start.bytes > size() || into.size() > size() - start.bytes)
         return Error{Code::invalid, "read past the end of the disk"};
@@ -107,7 +92,7 @@ Status StandIn::read(GuestOffset start, std::span<std::byte> into) {
     while (!into.empty()) {
         const auto mapping = find(at, at + into.size());
         if (!mapping) return mapping.error();
-        auto done = read_mapped(*mapping, into.first(mapping->length));
+        auto done = chain_.read_mapping(*mapping, into.first(mapping->length));
         if (!done) return done;
         into = into.subspan(mapping->length);
         at += mapping->length;
@@ -129,21 +114,31 @@ Status StandIn::write(GuestOffset start, std::span<const std::byte> from) {
     return write_sectors(first, whole);
 }
 
+Status StandIn::begin_writing() {
+    if (!chain_.writable()) return Error{Code::denied, "the disk is open for reading only"};
+    if (!chain_.top().write_protected()) return ok();
+    auto done = chain_.top().begin_writing();
+    if (done) map_.clear();
+    return done;
+}
+
 Status StandIn::write_sectors(std::uint64_t at, std::span<const std::byte> from) {
+    auto begun = begin_writing();
+    if (!begun) return begun;
     while (!from.empty()) {
         const auto mapping = find(at, at + from.size());
         if (!mapping) return mapping.error();
         std::uint64_t written = mapping->length;
         if (mapping->kind == MappingKind::linear) {
             if (!mapping->writable) return Error{Code::denied, "the disk is open for reading only"};
-            auto done = chain_.file(mapping->layer, mapping->file).write(mapping->host.bytes, from.first(written));
+            auto done = chain_.write_data(mapping->file, mapping->host, {at}, from.first(written));
             if (!done) return done;
         } else {
             // All that follows and needs a place too, so that it gets one piece.
             while (written < from.size()) {
                 const auto next = find(at + written, at + from.size());
                 if (!next) return next.error();
-                if (next->kind == MappingKind::linear) break;
+                if (next->kind == MappingKind::linear || next->leasable != mapping->leasable) break;
                 written += next->length;
             }
             const auto taken = first_write(at, from.first(written));
@@ -178,33 +173,31 @@ Result<std::uint64_t> StandIn::first_write(std::uint64_t at, std::span<const std
 }
 
 Status StandIn::fill_place(const Place& place, std::uint64_t at, std::span<const std::byte> from) {
-    auto& file = chain_.file(0, place.file);
     const auto end = at + from.size();
     const auto place_end = place.start.bytes + place.length;
     auto done = fill(place, place.start.bytes, at);
     if (done) done = fill(place, end, std::min(place_end, size()));
     // The last grain may reach past the end of the disk; nothing of another's stays there.
-    if (done && place_end > size() && !place.reads_as_zero)
-        done = write_zeros(file, place.host.bytes + (size() - place.start.bytes), place_end - size());
-    if (done) done = file.write(place.host.bytes + (at - place.start.bytes), from);
+    if (done && place_end > size()) done = write_zeros(place, size(), place_end);
+    const auto host = place.host.bytes + (at - place.start.bytes);
+    if (done) done = chain_.write_data(place.file, {host}, {at}, from);
     return done;
 }
 
 // What the request does not cover of its grains, from what the map holds there.
 Status StandIn::fill(const Place& place, std::uint64_t start, std::uint64_t end) {
-    auto& file = chain_.file(0, place.file);
     std::vector<std::byte> buffer;
     while (start < end) {
         const auto mapping = find(start, std::min(end, start + piece_bytes));
         if (!mapping) return mapping.error();
         const auto host = place.host.bytes + (start - place.start.bytes);
         if (mapping->kind == MappingKind::zero) {
-            auto done = place.reads_as_zero ? ok() : write_zeros(file, host, mapping->length);
+            auto done = write_zeros(place, start, start + mapping->length);
             if (!done) return done;
         } else {
             buffer.resize(mapping->length);
-            auto done = read_mapped(*mapping, buffer);
-            if (done) done = file.write(host, buffer);
+            auto done = chain_.read_mapping(*mapping, buffer);
+            if (done) done = chain_.write_data(place.file, {host}, {start}, buffer);
             if (!done) return done;
         }
         start += mapping->length;
@@ -212,14 +205,16 @@ Status StandIn::fill(const Place& place, std::uint64_t start, std::uint64_t end)
     return ok();
 }
 
-Status StandIn::write_zeros(BlockFile& file, std::uint64_t host, std::uint64_t length) {
-    const std::vector<std::byte> zeros(std::min(length, piece_bytes));
-    while (length != 0) {
-        const auto bytes = std::min<std::uint64_t>(length, zeros.size());
-        auto done = file.write(host, std::span(zeros).first(bytes));
+// Fresh space reads as zeros only where it is not deciphered.
+Status StandIn::write_zeros(const Place& place, std::uint64_t start, std::uint64_t end) {
+    if (place.reads_as_zero && chain_.top().cipher() == nullptr) return ok();
+    const std::vector<std::byte> zeros(std::min(end - start, piece_bytes));
+    while (start < end) {
+        const auto bytes = std::min<std::uint64_t>(end - start, zeros.size());
+        const auto host = place.host.bytes + (start - place.start.bytes);
+        auto done = chain_.write_data(place.file, {host}, {start}, std::span(zeros).first(bytes));
         if (!done) return done;
-        host += bytes;
-        length -= bytes;
+        start += bytes;
     }
     return ok();
 }
@@ -233,8 +228,10 @@ Status StandIn::flush() {
         if (!done) return done;
     }
     auto done = chain_.top().commit(DataState::durable);
-    if (done) log_.clear();
-    return done;
+    if (!done) return done;
+    log_.clear();
+    chain_.top().recycle();
+    return ok();
 }
 
 Status StandIn::discard(GuestRange range) {
@@ -245,6 +242,8 @@ Status StandIn::discard(GuestRange range) {
     const auto start = align_up(range.start.bytes, info.grain);
     const auto end = range.end() == size() ? size() : align_down(range.end(), info.grain);
     if (start >= end) return ok();
+    auto begun = begin_writing();
+    if (!begun) return begun;
     const Change change{ChangeKind::zero, {start}, end - start, 0, {}};
     log_.push_back(change);
     auto done = chain_.top().apply(change);
@@ -253,6 +252,9 @@ Status StandIn::discard(GuestRange range) {
 }
 
 Status StandIn::adopt(const std::vector<Change>& log) {
+    if (log.empty()) return ok();
+    auto begun = begin_writing();
+    if (!begun) return begun;
     for (const auto& change : log) {
         auto done = chain_.top().apply(change);
         if (!done) return done;

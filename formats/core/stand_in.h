@@ -7,7 +7,9 @@
 //   first write  Image::reserve, the grains filled from what the map holds, the data,
 //                Image::apply, the new extent into the map
 //
-// flush() is the kernel's FLUSH: data synced, then Image::commit(durable).
+// flush() is the kernel's FLUSH: data synced, then Image::commit(durable), and as nothing else
+// is under way what the changes freed is space again. The first write makes the image
+// record that it is written to, and forgets the map. Guest data is encrypted here.
 #pragma once
 
 #include <map>
@@ -47,8 +49,8 @@ private:
     Result<std::uint64_t> first_write(std::uint64_t at, std::span<const std::byte> from);
     Status fill_place(const Place& place, std::uint64_t at, std::span<const std::byte> from);
     Status fill(const Place& place, std::uint64_t start, std::uint64_t end);
-    Status write_zeros(BlockFile& file, std::uint64_t host, std::uint64_t length);
-    Status read_mapped(const Mapping& mapping, std::span<std::byte> into);
+    Status write_zeros(const Place& place, std::uint64_t start, std::uint64_t end);
+    Status begin_writing();
 
     Chain& chain_;
     std::map<std::uint64_t, Mapping> map_;  // by start

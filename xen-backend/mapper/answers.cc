@@ -31,6 +31,8 @@ void Answers::answer(const dmu_event& miss, std::uint64_t sequence) {
         out_.fail(miss.id, EIO);
         return;
     }
+    const bool writes = miss.op == DMU_OP_WRITE || miss.op == DMU_OP_ZERO;
+    if (writes && !frozen_ && !facts_.read_only && chain_.top().write_protected() && !begin_writing(miss)) return;
     GuestRange range{{miss.start * sector_size}, miss.length * sector_size};
     auto found = look_up(range);
     if (found) {
@@ -41,6 +43,21 @@ void Answers::answer(const dmu_event& miss, std::uint64_t sequence) {
         alarms_.raise("read", found.error().message);
         out_.fail(miss.id, found.error().to_errno());
     }
+}
+
+bool Answers::begin_writing(const dmu_event& miss) {
+    if (Status begun = chain_.top().begin_writing(); !begun) {
+        alarms_.raise("first-write", begun.error().message);
+        out_.fail(miss.id, begun.error().to_errno());
+        return false;
+    }
+    alarms_.clear("first-write");
+    dmu_command forget{};
+    forget.type = DMU_CMD_INVALIDATE;
+    forget.length = facts_.sectors;
+    forget.destination = DMU_NO_DESTINATION;
+    out_.add(forget);
+    return true;
 }
 
 Result<std::vector<Mapping>> Answers::look_up(GuestRange range) {
@@ -96,6 +113,16 @@ void Answers::place(const dmu_event& miss, GuestRange range) {
         if (place.error().code == Code::corrupt) freeze();
         alarms_.raise(place.error().code == Code::corrupt ? "corrupt" : "allocate", place.error().message);
         out_.fail(miss.id, place.error().to_errno());
+        return;
+    }
+    const bool known = std::any_of(facts_.files.begin(), facts_.files.end(), [&](const auto& file) {
+        return file.destination == destination_number(0, place->file);
+    });
+    if (!known) {
+        alarms_.raise("allocate", facts_.format +
+                                      " image: a file that was made for a first write can't be used "
+                                      "before the disk is attached again");
+        out_.fail(miss.id, EIO);
         return;
     }
     if (waiting_.empty()) alarms_.clear("full");
@@ -217,7 +244,8 @@ dmu_command Answers::to_map(const Mapping& mapping, std::uint64_t sequence) cons
 // What discards and write-zeroes become: nothing is asked, whole grains become ZERO where
 // the format can say so.
 void Answers::set_policies(dmu_command& command, bool allocated) const {
-    bool can_zero = facts_.discard != 0 && !facts_.read_only;
+    // Until the first write is recorded nothing may change without asking.
+    bool can_zero = facts_.discard != 0 && !facts_.read_only && !chain_.top().write_protected();
     command.discard = can_zero && (allocated || command.kind == DMU_KIND_COW) ? DMU_POLICY_ZERO : DMU_POLICY_IGNORE;
     command.zeroes = can_zero ? DMU_POLICY_ZERO : DMU_POLICY_IGNORE;
 }

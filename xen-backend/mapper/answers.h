@@ -42,6 +42,9 @@ private:
     void place(const dmu_event& miss, GuestRange range);
     void no_space(const dmu_event& miss, const Error& error);
     void set_policies(dmu_command& command, bool allocated) const;
+    // Before the first write: the image records that it is written to, and the kernel forgets
+    // what it was told, in which nothing was writable. False: the miss ended in an error.
+    bool begin_writing(const dmu_event& miss);
 
     Chain& chain_;
     const DiskFacts& facts_;

@@ -43,6 +43,10 @@ Status Changes::apply(const dmu_event& changed) {
         change.file = destination_file(changed.destination);
         change.host = {changed.physical * sector_size};
     }
+    // A successor's image does not know yet what its predecessor recorded.
+    if (image_.write_protected()) {
+        if (Status begun = image_.begin_writing(); !begun) return begun;
+    }
     return image_.apply(change);
 }
 

@@ -13,31 +13,33 @@ struct AdoptedFiles {
     const DiskSetup& setup;
     Channel& channel;
 
-    static Result<std::unique_ptr<BlockFile>> open(void* context, unsigned layer, const std::string& path,
-                                                   OpenMode mode) {
-        return static_cast<AdoptedFiles*>(context)->open_one(layer, path, mode);
+    static Result<std::unique_ptr<BlockFile>> open(void* context, const Chain::FileRequest& request) {
+        return static_cast<AdoptedFiles*>(context)->open_one(request);
     }
 
-    Result<std::unique_ptr<BlockFile>> open_one(unsigned layer, const std::string& path, OpenMode mode) {
-        const control::DiskState::File* found = find(layer, path);
+    Result<std::unique_ptr<BlockFile>> open_one(const Chain::FileRequest& request) {
+        const control::DiskState::File* found = find(request);
         if (!found) {
-            return Error{Code::not_found, "the predecessor had no file " + path + " in layer " + std::to_string(layer)};
+            return Error{Code::not_found,
+                         "the predecessor had no file " + request.path + " in layer " + std::to_string(request.layer)};
         }
         auto descriptor = channel.destination_descriptor(found->destination);
-        if (!descriptor) return descriptor.error().in("taking over " + path);
+        if (!descriptor) return descriptor.error().in("taking over " + request.path);
+        OpenMode mode = request.mode;
         mode.direct = mode.direct && !found->buffered;
-        return adopt_file(*descriptor, path, mode);
+        return adopt_file(*descriptor, request.path, mode);
     }
 
-    // By its place in the chain; by name only where a layer has several files.
-    const control::DiskState::File* find(unsigned layer, const std::string& path) const {
-        const control::DiskState::File* first = nullptr;
+    // An image by its layer, whatever its name is now; a file that a name inside it
+    // reaches by that name, or where it was renamed with the image by its place.
+    const control::DiskState::File* find(const Chain::FileRequest& request) const {
+        const control::DiskState::File* by_place = nullptr;
         for (const auto& file : setup.files) {
-            if (file.layer != layer) continue;
-            if (file.path == path) return &file;
-            if (!first) first = &file;
+            if (file.layer != request.layer) continue;
+            if (request.file != 0 && file.file != 0 && file.path == request.path) return &file;
+            if (file.file == request.file) by_place = &file;
         }
-        return first;
+        return by_place;
     }
 };
 

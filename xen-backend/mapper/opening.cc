@@ -52,17 +52,19 @@ struct LockedFiles {
     const KernelAccess& kernel;
     Chain& checked;
 
-    static Result<std::unique_ptr<BlockFile>> open(void* context, unsigned layer, const std::string& path,
-                                                   OpenMode mode) {
-        return static_cast<LockedFiles*>(context)->open_one(layer, path, mode);
+    static Result<std::unique_ptr<BlockFile>> open(void* context, const Chain::FileRequest& request) {
+        return static_cast<LockedFiles*>(context)->open_one(request);
     }
 
-    Result<std::unique_ptr<BlockFile>> open_one(unsigned layer, const std::string& path, OpenMode mode) {
+    Result<std::unique_ptr<BlockFile>> open_one(const Chain::FileRequest& request) {
+        const bool is_top = request.layer == 0 && request.file == 0;
         for (const ChainFile& file : checked.files()) {
-            if (file.layer != layer || (layer != 0 && file.path != path)) continue;
-            return layer == 0 && mode.writable ? open_top(file, mode) : share(file, mode);
+            if (file.layer != request.layer || (!is_top && file.path != request.path)) continue;
+            if (!request.mode.writable) return share(file, request.mode);
+            if (is_top) return open_top(file, request.mode);
         }
-        // The image changed its mind about its backing file: the policy judges that one.
+        // The image changed its mind about its backing file, or it is a data file to be
+        // written: the policy judges that one.
         return std::unique_ptr<BlockFile>();
     }
 
@@ -91,12 +93,31 @@ struct LockedFiles {
     }
 };
 
+// What the kernel can't be told yet.
+Status check_servable(Chain& chain) {
+    for (unsigned layer = 0; layer < chain.depth(); ++layer) {
+        const Image& image = chain.layer(layer);
+        const std::string& name = image.files()[0]->name();
+        if (image.cipher() != nullptr || image.info().encrypted) {
+            return Error{Code::unsupported,
+                         name + " is encrypted, which can be read and converted, but not attached, in this release"};
+        }
+        if (image.files().size() > files_per_layer) {
+            return Error{Code::unsupported, name + " consists of " + std::to_string(image.files().size()) +
+                                                " files; at most " + std::to_string(files_per_layer) +
+                                                " can be attached: convert it"};
+        }
+    }
+    return ok();
+}
+
 Result<std::unique_ptr<Chain>> open_locked(const DiskSetup& setup, const KernelAccess& kernel) {
     auto checked = Chain::open(setup.spec, false, setup.config.paths);
     if (!checked) return checked.error();
     LockedFiles files{setup, kernel, **checked};
     auto chain = Chain::open(setup.spec, setup.writable, setup.config.paths, LockedFiles::open, &files);
     if (!chain) return chain;
+    if (Status servable = check_servable(**chain); !servable) return servable.error();
     for (const ChainFile& file : (*chain)->files()) {
         // Taking a lock again on the same description changes nothing.
         LockMode mode = file.layer == 0 && setup.writable ? LockMode::exclusive : LockMode::shared;

@@ -121,19 +121,25 @@ struct MemoryDisks {
 
     std::shared_ptr<MemoryStore> add(const std::string& path) { return stores[path] = std::make_shared<MemoryStore>(); }
 
-    static Result<std::unique_ptr<BlockFile>> open(void* context, unsigned layer, const std::string& path,
-                                                   OpenMode mode) {
+    static Result<std::unique_ptr<BlockFile>> open(void* context, const Chain::FileRequest& request) {
         auto& self = *static_cast<MemoryDisks*>(context);
-        const auto found = self.stores.find(path);
-        if (found == self.stores.end()) return Error{Code::not_found, path};
-        std::unique_ptr<BlockFile> file = std::make_unique<MemoryFile>(found->second, path, mode.writable);
-        return self.wrap ? self.wrap(layer, std::move(file)) : std::move(file);
+        if (request.create) {
+            if (self.stores.count(request.path) != 0) return Error{Code::busy, request.path};
+            self.add(request.path);
+        }
+        const auto found = self.stores.find(request.path);
+        if (found == self.stores.end()) return Error{Code::not_found, request.path};
+        std::unique_ptr<BlockFile> file =
+            std::make_unique<MemoryFile>(found->second, request.path, request.mode.writable);
+        return self.wrap ? self.wrap(request.layer, std::move(file)) : std::move(file);
     }
 
     Result<std::unique_ptr<Chain>> chain(const std::string& spec, bool writable) {
         const auto parsed = parse_spec(spec);
         if (!parsed) return parsed.error();
-        return Chain::open(*parsed, writable, PathPolicy{}, &MemoryDisks::open, this);
+        auto chain = Chain::open(*parsed, writable, PathPolicy{}, &MemoryDisks::open, this);
+        if (chain) (*chain)->set_opener(&MemoryDisks::open, this);
+        return chain;
     }
 
     // A fresh qcow image; backing: a path, or empty.
