@@ -4,6 +4,7 @@
 
 #include "formats/core/image.h"
 #include "formats/qcow/qcow.h"
+#include "formats/qcow2/qcow2.h"
 #include "formats/raw/raw.h"
 #include "formats/vmdk/vmdk.h"
 
@@ -13,6 +14,7 @@ namespace {
 
 constexpr std::array formats{
     &qcow_format,
+    &qcow2_format,
     &raw_format,
     &vmdk_format,
 };

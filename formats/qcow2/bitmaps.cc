@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "formats/qcow2/bitmaps.h"
+
+#include <algorithm>
+
+#include "formats/core/endian.h"
+#include "formats/core/units.h"
+
+namespace dmu::qcow2 {
+
+namespace {
+
+constexpr std::size_t fixed_bytes = 24;
+constexpr std::size_t flags_at = 12;
+
+}  // namespace
+
+Result<std::vector<BitmapEntry>> read_bitmaps(BlockFile& file, const Header& header) {
+    std::vector<BitmapEntry> entries;
+    const auto extension = bitmaps_of(header, file.name());
+    if (!extension) return extension.error();
+    if (!*extension) return entries;
+    const auto wrong = [&](const std::string& what) {
+        return Error{Code::corrupt, "qcow2 image '" + file.name() + "': " + what};
+    };
+    std::vector<std::byte> raw((*extension)->directory_bytes);
+    auto done = file.read((*extension)->directory_offset, raw);
+    if (!done) return done.error();
+    for (std::size_t at = 0; at < raw.size();) {
+        if (raw.size() - at < fixed_bytes) return wrong("the directory of bitmaps is cut");
+        BitmapEntry entry{at, load_be<std::uint64_t>(raw, at), load_be<std::uint32_t>(raw, at + 8),
+                          load_be<std::uint32_t>(raw, at + flags_at), ""};
+        const std::uint64_t name = load_be<std::uint16_t>(raw, at + 18), extra = load_be<std::uint32_t>(raw, at + 20);
+        const auto bytes = align_up(fixed_bytes + extra + name, 8);
+        if (bytes > raw.size() - at) return wrong("the directory of bitmaps is cut");
+        for (auto i = at + fixed_bytes + extra; i < at + fixed_bytes + extra + name; i++)
+            entry.name += std::to_integer<char>(raw[i]);
+        entries.push_back(std::move(entry));
+        at += bytes;
+    }
+    if (entries.size() != (*extension)->count) return wrong("the directory of bitmaps has another number of them");
+    return entries;
+}
+
+Result<bool> bitmaps_need_mark(BlockFile& file, const Header& header) {
+    const auto entries = read_bitmaps(file, header);
+    if (!entries) return entries.error();
+    return std::any_of(entries->begin(), entries->end(), [](const auto& entry) { return !entry.in_use(); });
+}
+
+Status mark_bitmaps_in_use(BlockFile& file, const Header& header) {
+    const auto entries = read_bitmaps(file, header);
+    if (!entries) return entries.error();
+    if (entries->empty()) return ok();
+    const auto directory = (*bitmaps_of(header, file.name()))->directory_offset;
+    for (const auto& entry : *entries) {
+        std::byte raw[4];
+        store_be<std::uint32_t>(raw, 0, entry.flags | 1);
+        auto done = file.write(directory + entry.at + flags_at, raw);
+        if (!done) return done;
+    }
+    return ok();
+}
+
+}  // namespace dmu::qcow2
