@@ -75,6 +75,7 @@ private:
         return offset < file_bytes_ && bytes <= file_bytes_ - offset;
     }
     void take_fixed();
+    void take_padding();
     Status take_tables();
     void take_table(std::uint64_t index, std::uint64_t offset, std::uint64_t at);
     Status check_table(std::uint64_t index, std::uint64_t offset);
@@ -105,6 +106,14 @@ void Checker::take_fixed() {
     take(0, header_bytes);
     take(header_.l1_offset, header_.l1_end());
     if (header_.name_offset != 0) take(header_.name_offset, header_.name_offset + header_.name_bytes);
+}
+
+// QEMU writes the L1 table in whole sectors from where it starts, and it starts anywhere:
+// what comes after the table is nobody's, or a cluster's as well.
+void Checker::take_padding() {
+    const auto end = std::min(file_bytes_, header_.l1_offset + align_up(header_.l1_entries() * 8, sector_size));
+    for (auto c = header_.l1_end() >> header_.cluster_bits; c << header_.cluster_bits < end; c++)
+        if (!data_.contains(c) && !compressed_.contains(c)) metadata_.insert(c);
 }
 
 Status Checker::take_tables() {
@@ -189,6 +198,7 @@ Result<CheckReport> Checker::run() {
         done = check_table(index, offset);
         if (!done) return done.error();
     }
+    take_padding();
     const auto in_file = (file_bytes_ + header_.cluster_bytes() - 1) >> header_.cluster_bits;
     const auto used = metadata_.count() + data_.count() + compressed_.count();
     report_.leaks = in_file > used ? in_file - used : 0;

@@ -5,7 +5,6 @@
 # a guest runs, by force, under I/O, over a reboot; several disks and domains;
 # chains, raw, read-only, a shared base. qemu-img judges the images. Runs in dom0.
 #
-# long
 # vm: --kernel xen --timeout 400
 
 # Functions are called through "check" and "wait_for", too.

@@ -6,7 +6,6 @@
 #
 # BUILD (by default build/release) holds tests/backend_try and xen-backend/libdmu/dmu_example.
 #
-# long
 # vm: --kernel xen --timeout 400
 #
 # Functions are called through "check", too.

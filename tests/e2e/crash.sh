@@ -4,7 +4,6 @@
 # The whole host dies under a guest that writes, five times at random moments:
 # the image is whole, and what the guest had flushed is there.
 #
-# long
 # host
 set -u
 here=$(cd "$(dirname "$0")" && pwd)
