@@ -56,6 +56,7 @@ private:
     Answers answers_;
     CommitQueue commits_;
     std::vector<dmu_event> events_;
+    Clock::time_point read_at_{};
     std::optional<Clock::time_point> retry_at_;
     DiskFigures figures_;
     bool attached_ = false;
