@@ -140,6 +140,7 @@ struct dmu_miss {
 	u8 op;
 	bool ask;		/* on an ASK extent: for one request only */
 	bool sequential;
+	bool mapped;		/* it was seen where the miss starts: only a place is wanted */
 	bool told;		/* the mapper has read of it */
 
 	/* from the place that was given, or taken from a lease */

@@ -144,6 +144,7 @@ enum dmu_waiting dmu_miss_wait(struct dmu_io *io, u8 op, u64 seen)
 			add_io(miss, io);
 		} else {
 			open_miss(fresh, io, op, ask);
+			fresh->mapped = op == DMU_OP_WRITE && !ask && seen != DMU_VALUE_NONE;
 			fresh = NULL;
 		}
 	}
@@ -265,7 +266,8 @@ void dmu_miss_describe(struct dmu_miss *miss, struct dmu_event *wire)
 	wire->start = miss->start;
 	wire->length = miss->last + 1 - miss->start;
 	wire->op = miss->op;
-	wire->flags = (miss->sequential ? DMU_MISS_SEQUENTIAL : 0) | (miss->told ? DMU_MISS_AGAIN : 0);
+	wire->flags = (miss->sequential ? DMU_MISS_SEQUENTIAL : 0) | (miss->told ? DMU_MISS_AGAIN : 0) |
+		      (miss->mapped ? DMU_MISS_MAPPED : 0);
 	miss->told = true;
 }
 

@@ -177,6 +177,7 @@ enum {
 
 #define DMU_MISS_SEQUENTIAL	(1u << 0)	/* the request before ended where this starts */
 #define DMU_MISS_AGAIN		(1u << 1)	/* a predecessor was told of it already */
+#define DMU_MISS_MAPPED		(1u << 2)	/* where it starts the map says ZERO or COW: a write that wants a place */
 
 struct dmu_event {
 	__u32 type;

@@ -24,6 +24,7 @@ load_module() {
 }
 
 start_mapper() {
+    : > $work/mapper.out
     "$mapper" --key t --sectors $sectors --store "$store" --table $work/table "${options[@]}" "${run_options[@]}" "$@" \
         > $work/mapper.out 2>> $work/mapper.err &
     mapper_pid=$!

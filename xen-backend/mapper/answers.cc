@@ -99,7 +99,7 @@ void Answers::answer_known(const dmu_event& miss, GuestRange range, const std::v
     const std::uint64_t device_end = facts_.sectors * sector_size;
     std::vector<dmu_command> asked;
     std::uint64_t to_place = 0;  // bytes from range.start that need a place
-    std::size_t ahead = 0;
+    std::size_t ahead = wants_ahead(miss, range) ? 0 : ahead_limit;
     for (const Mapping& mapping : found) {
         std::uint64_t end = mapping.start.bytes + mapping.length;
         if (mapping.start.bytes < range.end()) {
@@ -111,6 +111,7 @@ void Answers::answer_known(const dmu_event& miss, GuestRange range, const std::v
             Mapping beyond = cut(mapping, range.end(), device_end);
             if (beyond.start.bytes >= device_end) break;
             out_.add(to_map(beyond, sequence));
+            ahead_end_ = beyond.start.bytes + beyond.length;
             ++ahead;
         }
     }
@@ -119,6 +120,15 @@ void Answers::answer_known(const dmu_event& miss, GuestRange range, const std::v
     for (const dmu_command& command : asked) out_.add(command);
     if (asked.empty()) out_.fail(miss.id, EIO);
     if (placing) place(miss, {range.start, to_place});
+}
+
+// Not what the kernel has: it only wants a place, or an answer before was of that already.
+bool Answers::wants_ahead(const dmu_event& miss, GuestRange range) {
+    if (miss.flags & DMU_MISS_MAPPED) return false;
+    if (ahead_start_ <= range.start.bytes && range.end() <= ahead_end_) return false;
+    ahead_start_ = range.start.bytes;
+    ahead_end_ = range.end();
+    return true;
 }
 
 void Answers::place(const dmu_event& miss, GuestRange range) {

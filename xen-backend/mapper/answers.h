@@ -40,6 +40,8 @@ public:
     void stop_waiting();
     // The metadata is wrong: nothing is allocated any more.
     void freeze();
+    // The answers so far are on their way, and the next may be of anything.
+    void end_batch() { ahead_start_ = ahead_end_ = 0; }
 
 private:
     Result<std::vector<Mapping>> look_up(GuestRange range);
@@ -52,6 +54,7 @@ private:
     void answer_damaged(const dmu_event& miss, GuestRange range, std::uint64_t sequence, const Error& error);
     void answer_known(const dmu_event& miss, GuestRange range, const std::vector<Mapping>& found,
                       std::uint64_t sequence);
+    bool wants_ahead(const dmu_event& miss, GuestRange range);
     void place(const dmu_event& miss, GuestRange range);
     void no_space(const dmu_event& miss, const Error& error);
     void set_policies(dmu_command& command, bool allocated) const;
@@ -67,6 +70,8 @@ private:
     Alarms& alarms_;
     Outbox& out_;
     bool frozen_ = false;
+    // What was sent beyond the misses of this batch: it need not be sent again.
+    std::uint64_t ahead_start_ = 0, ahead_end_ = 0;
     std::deque<dmu_event> waiting_;   // for space
     std::deque<dmu_event> deferred_;  // for a slot of the scratch file
 };

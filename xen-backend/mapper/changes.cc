@@ -14,12 +14,14 @@ void Changes::retry() {
     while (!line_.empty()) {
         if (Status applied = apply(line_.front()); !applied) {
             alarms_.raise("metadata", applied.error().message);
+            raised_ = true;
             return;
         }
         applied_ = line_.front().sequence;
         line_.pop_front();
     }
-    alarms_.clear("metadata");
+    if (raised_) alarms_.clear("metadata");
+    raised_ = false;
 }
 
 Status Changes::apply(const dmu_event& changed) {

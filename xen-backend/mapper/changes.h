@@ -34,6 +34,7 @@ private:
     const DiskFacts& facts_;
     Alarms& alarms_;
     std::uint64_t applied_ = 0;
+    bool raised_ = false;
     std::deque<dmu_event> line_;
 };
 

@@ -8,7 +8,7 @@ namespace {
 
 // More than a guest has requests under way.
 constexpr std::uint64_t smallest = 1 << 20;
-constexpr std::uint64_t fewest_grains = 64;
+constexpr std::uint64_t fewest_grains = 256;
 constexpr std::uint64_t largest = 64 << 20;
 // Metadata is kept ready for each of them.
 constexpr std::uint64_t most_grains = 4096;

@@ -27,6 +27,7 @@ void add_state(control::Json& disk, const dmu_state& state) {
     disk["misses"] = state.misses;
     disk["pending"] = state.pending;
     disk["first_writes"] = state.first_writes;
+    disk["leased"] = state.leased * sector_size;
     disk["flushes"] = state.flushes;
     disk["errors"] = state.errors;
     disk["log_entries"] = state.log_entries;

@@ -91,7 +91,9 @@ bool Disk::Service::read_events() {
         channel_broken_ = true;
         return false;
     }
+    read_at_ = Clock::now();
     for (std::size_t i = 0; i < *count; ++i) handle(events_[i]);
+    answers_.end_batch();
     send();
     return *count == events_.size();
 }
@@ -100,7 +102,7 @@ void Disk::Service::handle(const dmu_event& event) {
     switch (event.type) {
         case DMU_EV_CHANGED:
             changes_.take(event);
-            commits_.touch(Clock::now());
+            commits_.touch(read_at_);
             if (!attached_ && disk_.setup_.successor) ++figures_.handed_over;
             break;
         case DMU_EV_FLUSH:
@@ -120,7 +122,7 @@ void Disk::Service::handle(const dmu_event& event) {
             leases_.found();
             break;
         case DMU_EV_LEASE_LOW:
-            leases_.low(Clock::now());
+            leases_.low(read_at_);
             break;
         case DMU_EV_REVOKED:
             leases_.returned(event);

@@ -61,6 +61,7 @@ private:
     CommitQueue commits_;
     std::vector<dmu_event> events_;
     const std::uint64_t recycle_id_;
+    Clock::time_point read_at_{};
     std::optional<Clock::time_point> retry_at_;
     std::optional<std::uint64_t> recycling_since_;  // commits when the drain began
     DiskFigures figures_;
