@@ -49,4 +49,34 @@ static inline void dmu_write_end(struct file *file)
 	sb_end_write(sb);
 }
 
+/* Direct writes whose completion wants a task: from 6.6 on a file system leaves it to who asks for that. */
+#ifdef IOCB_DIO_CALLER_COMP
+#define DMU_CALLER_COMPLETES IOCB_DIO_CALLER_COMP
+
+static inline bool dmu_is_left_to_us(const struct kiocb *iocb)
+{
+	return iocb->ki_flags & IOCB_DIO_CALLER_COMP && iocb->dio_complete;
+}
+
+static inline long dmu_complete_for(struct kiocb *iocb)
+{
+	long result = iocb->dio_complete(iocb->private);
+
+	iocb->dio_complete = NULL;
+	return result;
+}
+#else
+#define DMU_CALLER_COMPLETES 0
+
+static inline bool dmu_is_left_to_us(const struct kiocb *iocb)
+{
+	return false;
+}
+
+static inline long dmu_complete_for(struct kiocb *iocb)
+{
+	return -EIO;
+}
+#endif
+
 #endif /* DMU_COMPAT_H */

@@ -90,6 +90,7 @@ struct dmu_io {
 	union {
 		struct work_struct work;
 		struct kthread_work kwork;
+		struct llist_node completed;	/* see file.c */
 	};
 	u8 phase;
 	bool flush_after;		/* a FUA write that must wait for a commit */
@@ -339,6 +340,7 @@ static inline u64 dmu_io_stop(const struct dmu_io *io)
 void dmu_trim(struct dmu_io *io);
 
 /* file.c */
+void dmu_file_init(void);
 void dmu_bio_to_iter(const struct bio *bio, struct iov_iter *iter);
 int dmu_file_try(struct dmu_io *io);
 void dmu_file_issue(struct dmu_io *io);

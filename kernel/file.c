@@ -33,6 +33,56 @@ void dmu_bio_to_iter(const struct bio *bio, struct iov_iter *iter)
 
 static void file_ended(struct dmu_io *io);
 
+/*
+ * Completions that the file system leaves to the submitter, which would take
+ * a turn of a worker each: those of a CPU that come meanwhile share one.
+ */
+struct completions {
+	struct llist_head ios;
+	struct work_struct work;
+};
+
+static DEFINE_PER_CPU(struct completions, completions);
+
+static void complete_left(struct work_struct *work)
+{
+	struct completions *here = container_of(work, struct completions, work);
+	struct llist_node *list = llist_reverse_order(llist_del_all(&here->ios));
+	unsigned int flags = memalloc_noio_save();
+	struct dmu_io *io, *next;
+
+	llist_for_each_entry_safe(io, next, list, completed) {
+		io->result = dmu_complete_for(&io->iocb);
+		file_ended(io);
+	}
+	memalloc_noio_restore(flags);
+}
+
+void dmu_file_init(void)
+{
+	int cpu;
+
+	for_each_possible_cpu(cpu) {
+		init_llist_head(&per_cpu_ptr(&completions, cpu)->ios);
+		INIT_WORK(&per_cpu_ptr(&completions, cpu)->work, complete_left);
+	}
+}
+
+/* Both submission and completion are done with the request. May be called in an interrupt. */
+static void file_over(struct dmu_io *io)
+{
+	struct completions *here;
+
+	if (!dmu_is_left_to_us(&io->iocb)) {
+		file_ended(io);
+		return;
+	}
+	here = get_cpu_ptr(&completions);
+	if (llist_add(&io->completed, &here->ios))
+		queue_work(dmu_wq, &here->work);
+	put_cpu_ptr(&completions);
+}
+
 /* May be called in an interrupt, and before the submission has returned. */
 static void file_complete(struct kiocb *iocb, long result)
 {
@@ -40,7 +90,7 @@ static void file_complete(struct kiocb *iocb, long result)
 
 	io->result = result;
 	if (atomic_dec_and_test(&io->holders))
-		file_ended(io);
+		file_over(io);
 }
 
 static ssize_t call_file(struct dmu_io *io, int flags)
@@ -61,7 +111,7 @@ static ssize_t call_file(struct dmu_io *io, int flags)
 	dmu_bio_to_iter(bio, &iter);
 	if (!op_is_write(bio_op(bio)))
 		return file->f_op->read_iter(iocb, &iter);
-	iocb->ki_flags |= IOCB_WRITE;
+	iocb->ki_flags |= IOCB_WRITE | DMU_CALLER_COMPLETES;
 	if (bio->bi_opf & REQ_FUA)
 		iocb->ki_flags |= IOCB_DSYNC;
 	return file->f_op->write_iter(iocb, &iter);
@@ -81,7 +131,7 @@ static void submit(struct dmu_io *io, int flags)
 	if (result != -EIOCBQUEUED)
 		file_complete(&io->iocb, result);
 	if (atomic_dec_and_test(&io->holders))
-		file_ended(io);
+		file_over(io);
 }
 
 static void file_work(struct work_struct *work);

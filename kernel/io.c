@@ -2,23 +2,28 @@
 /* A request's way through the map: the hit at once, all else on a worker. */
 #include "dmu.h"
 
-void dmu_phase_get(struct dmu_key *key, u8 *phase)
+static void phase_get_rcu(struct dmu_key *key, u8 *phase)
 {
 	u8 now;
 
 	/* A phase that is being drained takes nobody new; it may also have ended in between. */
-	rcu_read_lock();
 	for (;;) {
 		now = READ_ONCE(key->phase);
-		if (likely(percpu_ref_tryget_live(&key->inflight[now]))) {
+		if (likely(percpu_ref_tryget_live_rcu(&key->inflight[now]))) {
 			if (likely(now == READ_ONCE(key->phase)))
 				break;
 			percpu_ref_put(&key->inflight[now]);
 		}
 		cpu_relax();
 	}
-	rcu_read_unlock();
 	*phase = now;
+}
+
+void dmu_phase_get(struct dmu_key *key, u8 *phase)
+{
+	rcu_read_lock();
+	phase_get_rcu(key, phase);
+	rcu_read_unlock();
 }
 
 void dmu_phase_put(struct dmu_key *key, u8 *phase)
@@ -56,8 +61,10 @@ int dmu_io_map(struct dmu_key *key, struct bio *bio, struct dmu_io *io)
 	if (unlikely((op != REQ_OP_READ && op != REQ_OP_WRITE) || bio->bi_opf & REQ_PREFLUSH))
 		goto slow;
 
-	dmu_phase_get(key, &io->phase);
-	value = dmu_look_up(key, dmu_io_start(io), &run);
+	rcu_read_lock();
+	phase_get_rcu(key, &io->phase);
+	value = dmu_map_look_up(&key->map, dmu_io_start(io), &run);
+	rcu_read_unlock();
 	attr = dmu_attr(key, value);
 	if (value == DMU_VALUE_NONE || wants_commit(key, bio))
 		goto slow;

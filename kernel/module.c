@@ -55,6 +55,7 @@ static int __init userspace_init(void)
 	if (error)
 		return error;
 	error = -ENOMEM;
+	dmu_file_init();
 	dmu_wq = alloc_workqueue("dmu", WQ_MEM_RECLAIM, 0);
 	if (!dmu_wq)
 		goto bad_wq;

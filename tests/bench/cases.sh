@@ -16,6 +16,7 @@ size=128 # MiB, of what first writes and small requests go to
 requests=2048
 
 emit() { # CASE DEVICE INSTRUCTIONS
+	[[ $3 =~ ^[0-9]+$ ]] && [ "$3" -gt 0 ] || { trouble "no figure for $1 $2" && return; }
 	echo "$1 $2 $3" >>$figures
 	echo "# $1 $2 $3"
 }
@@ -64,7 +65,7 @@ end_nbd() {
 
 thin_on_bare() { # a pool on nullb1, its metadata on nullb2
 	dd if=/dev/zero of=/dev/nullb2 bs=4k count=1 oflag=direct status=none
-	dmsetup create pool --table "0 $((size * 4096)) thin-pool /dev/nullb2 /dev/nullb1 128 0" &&
+	dmsetup create pool --table "0 $((size * 4096)) thin-pool /dev/nullb2 /dev/nullb1 128 0" && udevadm settle &&
 		dmsetup message pool 0 "create_thin 0" &&
 		dmsetup create thin --table "0 $((size * 2048)) thin /dev/mapper/pool 0" || trouble thin
 }
@@ -96,6 +97,11 @@ end_ours() {
 fio_json() { # DEVICE ARGUMENT...
 	local device=$1
 	shift
+	# One CPU: what udev does would be counted in.
+	udevadm settle
+	case $device in
+	/dev/*) [ -b "$device" ] || return ;;
+	esac
 	fio --name=m --filename="$device" --direct=1 --ioengine=libaio --randseed=1 --output-format=json "$@"
 }
 
@@ -108,7 +114,7 @@ small() { # CASE DEVICE PATH [SIZE-IN-MIB]
 	for depth in 1 32; do
 		for rw in read write; do
 			emit "$1-$rw-$depth" "$2" "$(fio_json "$3" --rw=rand$rw --bs=4k --iodepth=$depth --size="${4:-$size}M" \
-				--number_ios=4000 --norandommap | per_request)"
+				--number_ios="${count:-4000}" --norandommap | per_request)"
 		done
 	done
 }
@@ -193,7 +199,7 @@ case_warm() {
 
 # A map of a million extents, none of which merges with its neighbour.
 case_extents() {
-	local sectors=8000000
+	local sectors=8000000 count=32000 # fio counts time in milliseconds
 	dmsetup create linear --table "0 $sectors linear /dev/nullb1 0"
 	small extents linear /dev/mapper/linear 3900
 	dmsetup remove linear

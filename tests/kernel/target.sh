@@ -28,7 +28,7 @@ start_mapper() {
     "$mapper" --key t --sectors $sectors --store "$store" --table $work/table "${options[@]}" "${run_options[@]}" "$@" \
         > $work/mapper.out 2>> $work/mapper.err &
     mapper_pid=$!
-    wait_for 10 grep -q serving $work/mapper.out
+    wait_for 30 grep -q serving $work/mapper.out || fail "a mapper that serves: $(cat $work/mapper.err)"
 }
 
 kill_mapper() {
@@ -211,9 +211,10 @@ test_death() {
     kill_mapper
     # Where nobody has read yet, udev neither.
     check "death: a read fails after the limit" expect_error dd if=/dev/mapper/t of=/dev/null bs=4k skip=10000 count=1 iflag=direct
-    start_mapper --wait 3
+    start_mapper
     check "death: a successor ends that" dd if=/dev/mapper/t of=/dev/null bs=4k skip=10000 count=1 iflag=direct status=none
     kill_mapper
+    run_options=()
     start_mapper --forget
     dd if=/dev/mapper/t of=/dev/null bs=4k skip=16384 count=1 iflag=direct 2> /dev/null &
     local job=$!
