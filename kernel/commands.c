@@ -5,6 +5,7 @@
 #include <linux/uaccess.h>
 
 #include "dmu.h"
+#include "trace.h"
 
 static int check_range(const struct dmu_key *key, const struct dmu_command *cmd)
 {
@@ -146,6 +147,7 @@ static int command_map(struct dmu_key *key, const struct dmu_command *cmd)
 	mutex_unlock(&key->map_lock);
 	if (error)
 		return error;
+	trace_dmu_map(key->name, cmd->id, cmd->start, cmd->length, cmd->kind);
 	if (cmd->id) {
 		spin_lock_irq(&key->lock);
 		miss = dmu_miss_take(key, cmd->id, &ios);

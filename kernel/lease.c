@@ -9,6 +9,7 @@
  * taken can always be logged.
  */
 #include "dmu.h"
+#include "trace.h"
 
 struct dmu_lease {
 	struct list_head list;
@@ -134,6 +135,7 @@ static enum step try_lease(struct dmu_io *io, u64 seen, struct dmu_pool *pool, s
 	miss->phase = io->phase;
 	io->phase = DMU_NO_PHASE;
 	dmu_miss_begin_fill(miss);
+	trace_dmu_lease(key->name, miss->physical, start, miss->last + 1 - start, pool->number);
 	tell_low(key, pool);
 	return STEP_FILL;
 }

@@ -5,6 +5,7 @@
  * nobody, and a successor would give the same space out twice.
  */
 #include "dmu.h"
+#include "trace.h"
 
 struct dmu_log *dmu_log_alloc(gfp_t gfp)
 {
@@ -35,6 +36,7 @@ void dmu_log_append(struct dmu_key *key, struct dmu_log *entry)
 	WRITE_ONCE(key->sequence, entry->sequence);
 	list_add_tail(&entry->list, &key->log);
 	dmu_event_queue(key, &entry->event, DMU_EV_CHANGED);
+	trace_dmu_change(key->name, entry->sequence, entry->start, entry->length, entry->kind);
 	press = key->log_entries > key->log_limit / 2;
 	spin_unlock_irq(&key->lock);
 	if (press)
@@ -103,6 +105,7 @@ void dmu_log_committed(struct dmu_key *key, u64 sequence)
 		key->log_entries--;
 	}
 	WRITE_ONCE(key->committed, max(key->committed, sequence));
+	trace_dmu_commit(key->name, sequence, 0, 0, 0);
 	list_for_each_entry_safe(flush, after, &key->flushes, list) {
 		if (flush->sequence > key->committed)
 			continue;
@@ -164,6 +167,7 @@ static void flush_now(struct dmu_key *key, struct dmu_io *io)
 		flush->id = ++key->next_id;
 		list_add_tail(&flush->list, &key->flushes);
 		dmu_event_queue(key, &flush->event, DMU_EV_FLUSH);
+		trace_dmu_flush(key->name, flush->id, sequence, 0, 0);
 	}
 	spin_unlock_irq(&key->lock);
 	if (wait)

@@ -10,6 +10,7 @@
 #include <linux/sched/mm.h>
 
 #include "dmu.h"
+#include "trace.h"
 
 #define MISS_START(miss)	((miss)->start)
 #define MISS_LAST(miss)		((miss)->last)
@@ -115,6 +116,7 @@ static void open_miss(struct dmu_miss *miss, struct dmu_io *io, u8 op, bool ask)
 	atomic64_inc(&key->miss_count);
 	add_io(miss, io);
 	dmu_event_queue(key, &miss->event, DMU_EV_MISS);
+	trace_dmu_miss(key->name, miss->id, miss->start, miss->last + 1 - miss->start, op);
 }
 
 /* "seen" is the value on which the caller decided to wait. */

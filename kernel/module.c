@@ -4,6 +4,9 @@
 
 #include "dmu.h"
 
+#define CREATE_TRACE_POINTS
+#include "trace.h"
+
 struct workqueue_struct *dmu_wq;
 struct bio_set dmu_bios;
 struct bio_set dmu_sync_bios;

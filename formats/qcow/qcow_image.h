@@ -164,8 +164,8 @@ private:
     // Places for tables that leased clusters may need: one for each of them, as long as
     // there are so many tables to come.
     std::vector<std::uint64_t> spare_tables_;
-    std::vector<bool> scanned_;                       // by L1 index: read once, or made here
-    std::set<std::uint64_t> suspect_;                 // L1 indices, see scan_table()
+    std::vector<bool> scanned_;        // by L1 index: read once, or made here
+    std::set<std::uint64_t> suspect_;  // L1 indices, see scan_table()
     TableCache<L2Table> cache_;
     std::uint64_t inflated_entry_ = 0;  // whose content inflated_ holds
     std::vector<std::byte> inflated_;
