@@ -1,0 +1,152 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0-or-later
+#
+# Each kind of image under a guest in a real Xen, or, without Xen, under a file
+# system of this kernel: mkfs, files, random writes that are verified, the disk
+# taken away and given back; then qemu-img reads it and checks it.
+#
+# vm: --kernel 6.1 --timeout 500
+# vm: --kernel xen --timeout 900
+# vm-long: --kernel 6.12 --timeout 500
+# Functions are called through "check", too.
+# shellcheck disable=SC2317
+set -u
+# shellcheck source=tests/vm/lib.sh
+. "$(dirname "$0")/../vm/lib.sh"
+# shellcheck source=tests/e2e/common.bash
+. "$(dirname "$0")/common.bash"
+
+size=96M
+kinds=${*:-qcow2 qcow2-old qcow2-small qcow2-compressed qcow2-zstd qcow2-subclusters qcow2-data-file qcow2-over-vmdk
+	qcow2-snapshot qcow2-preallocated qcow-compressed vmdk vmdk-split vmdk-flat vmdk-cowd vmdk-over-vmdk}
+
+# What the layers below hold: compressible, and holes.
+make_base() {
+	head -c 3M /dev/urandom | od -An -tx1 -v >/var/tmp/text &&
+		dd if=/var/tmp/text of=/var/tmp/base.raw bs=64k seek=40 count=60 status=none &&
+		dd if=/dev/urandom of=/var/tmp/base.raw bs=64k seek=700 count=20 conv=notrunc status=none &&
+		truncate -s $size /var/tmp/base.raw
+}
+
+make_image() { # KIND; prints FORMAT:PATH
+	local i=/vm/$1.img base=/var/tmp/base.raw
+	case $1 in
+	qcow2) qemu-img create -q -f qcow2 "$i" $size ;;
+	qcow2-old) qemu-img convert -q -O qcow2 -o compat=0.10 $base "$i" ;;
+	qcow2-small) qemu-img convert -q -O qcow2 -o cluster_size=4k,refcount_bits=1 $base "$i" ;;
+	qcow2-compressed) qemu-img convert -q -c -O qcow2 $base "$i" ;;
+	qcow2-zstd) qemu-img convert -q -c -O qcow2 -o compression_type=zstd $base "$i" ;;
+	qcow2-subclusters) qemu-img convert -q -O qcow2 -o extended_l2=on,cluster_size=128k $base "$i" ;;
+	qcow2-data-file) qemu-img create -q -f qcow2 -o "data_file=$i.data" "$i" $size ;;
+	qcow2-over-vmdk) qemu-img convert -q -O vmdk $base "$i.vmdk" &&
+		qemu-img create -q -f qcow2 -b "$i.vmdk" -F vmdk "$i" $size ;;
+	qcow2-snapshot) qemu-img convert -q -O qcow2 $base "$i" && qemu-img snapshot -c before "$i" ;;
+	qcow2-preallocated) qemu-img create -q -f qcow2 -o preallocation=metadata "$i" $size ;;
+	qcow-compressed) qemu-img convert -q -c -O qcow $base "$i" 2>/dev/null || [ -s "$i" ] ;;
+	vmdk) qemu-img convert -q -O vmdk $base "$i" ;;
+	vmdk-split) qemu-img convert -q -O vmdk -o subformat=twoGbMaxExtentSparse $base "$i" ;;
+	vmdk-flat) qemu-img convert -q -O vmdk -o subformat=monolithicFlat $base "$i" ;;
+	vmdk-cowd) dmu-img create -o subformat=vmfsSparse "vmdk:$i" $size ;;
+	vmdk-over-vmdk) qemu-img convert -q -O vmdk $base "/vm/$1-base.img" &&
+		qemu-img create -q -f vmdk -b "/vm/$1-base.img" -F vmdk "$i" $size ;;
+	esac >&2 || return
+	echo "${1%%-*}:$i"
+}
+
+# What it holds before anybody writes to it.
+outside() { # FORMAT:PATH
+	qemu-img convert -f "${1%%:*}" -O raw "${1#*:}" /var/tmp/outside.raw
+}
+
+# On whatever machine the disk is; the second time what the first left is looked at.
+first_use() { # DEVICE
+	cat <<-END
+		set -e
+		sha256sum <$1
+		mke2fs -q -F -t ext4 $1 && mkdir -p /mnt/d && mount $1 /mnt/d
+		for i in 1 2 3 4 5 6; do dd if=/dev/urandom of=/mnt/d/f\$i bs=96k count=\$i 2>/dev/null; done
+		(cd /mnt/d && sha256sum f* >SUMS) && sync && umount /mnt/d
+		fio --name=v --filename=$1 --direct=1 --ioengine=libaio --iodepth=8 --rw=randwrite --bsrange=512-64k \
+			--blockalign=512 --offset=64M --size=32M --io_size=6M --verify=crc32c --verify_fatal=1 --fsync=40 \
+			--do_verify=1 --verify_state_save=0 --output=/tmp/fio.out || { cat /tmp/fio.out; exit 1; }
+	END
+}
+second_use() { # DEVICE
+	cat <<-END
+		set -e
+		mkdir -p /mnt/d && mount $1 /mnt/d && (cd /mnt/d && sha256sum -c SUMS >/dev/null)
+		echo again >/mnt/d/again && sync && umount /mnt/d
+	END
+}
+
+judge_image() { # KIND FORMAT:PATH
+	case $2 in
+	qcow2:*) check "$1: qemu-img check" qemu-img check -q -f qcow2 "${2#*:}" ;;
+	esac
+	# Where a compressed cluster of qcow was, nothing can lie again.
+	check "$1: our checker" eval "xen-dmu check --quiet '$2' || [ \$? -eq 3 -a $1 = qcow-compressed ]"
+	check "$1: qemu-img reads it" outside "$2" || return
+	check "$1: e2fsck finds nothing" e2fsck -fn /var/tmp/outside.raw
+	mkdir -p /mnt/check && mount -o loop /var/tmp/outside.raw /mnt/check || { fail "$1: mount" && return; }
+	check "$1: the files are those that were written" env -C /mnt/check sha256sum --quiet -c SUMS
+	check "$1: of both uses" grep -q again /mnt/check/again
+	umount /mnt/check
+}
+
+# --- without Xen ---------------------------------------------------------------------
+use_local() { # SPEC SCRIPT
+	local device status
+	device=$(xen-dmu attach "$1" --name f) || return
+	"$2" "$device" | bash
+	status=$?
+	xen-dmu detach f && return $status
+}
+
+try_local() { # KIND
+	local spec sum
+	spec=$(make_image "$1") || { fail "$1: make it" && return; }
+	outside "$spec" && sum=$(sha256sum </var/tmp/outside.raw)
+	use_local "$spec" first_use >/var/tmp/first 2>&1
+	check "$1: mkfs, files, random writes" [ $? -eq 0 ] || { cat /var/tmp/first && show_logs; }
+	check "$1: it read as qemu-img does" grep -qx "$sum" /var/tmp/first
+	check "$1: attached again" use_local "$spec" second_use || show_logs
+	judge_image "$1" "$spec"
+	rm -f "/vm/$1"*
+}
+
+# --- in a guest ------------------------------------------------------------------------
+use_in_guest() { # SPEC SCRIPT
+	local status
+	xl block-attach f "$(spec xvdb w "$1")" || return
+	guest_run f "for try in \$(seq 100); do [ -b /dev/xvdb ] && break; sleep 0.1; done
+		$($2 /dev/xvdb)" 300
+	status=$?
+	xl block-detach f xvdb && wait_for 30 only_own && return $status
+}
+only_own() { [ -z "$(devices)" ]; }
+
+try_in_guest() { # KIND
+	local spec sum
+	spec=$(make_image "$1") || { fail "$1: make it" && return; }
+	outside "$spec" && sum=$(sha256sum </var/tmp/outside.raw)
+	use_in_guest "$spec" first_use >/var/tmp/first 2>&1
+	check "$1: mkfs, files, random writes in a guest" [ $? -eq 0 ] || { cat /var/tmp/first && show_logs; }
+	check "$1: the guest read what qemu-img does" grep -qx "$sum" /var/tmp/first
+	check "$1: attached again" use_in_guest "$spec" second_use || show_logs
+	judge_image "$1" "$spec"
+	rm -f "/vm/$1"*
+}
+
+make_store /vm 900M && make_base && modprobe dm-userspace || { fail prepare && finish; }
+if [ -n "${DMU_XEN:-}" ]; then
+	check 'a guest' guest_create f || finish
+	# What differs on the way to the kernel; all of them are tried without Xen.
+	[ $# -gt 0 ] || kinds='qcow2-compressed qcow2-subclusters qcow2-data-file qcow2-over-vmdk vmdk vmdk-split vmdk-cowd'
+	for kind in $kinds; do try_in_guest "$kind"; done
+	check 'the guest ends' guest_stop f
+else
+	for kind in $kinds; do try_local "$kind"; done
+fi
+check_clean 'nothing is left'
+check 'the module can be removed' modprobe -r dm-userspace
+finish
