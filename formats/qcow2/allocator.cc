@@ -202,16 +202,15 @@ Status Allocator::refill(std::uint64_t need, std::uint64_t want, bool anything) 
     if (!found) return found.error();
     if (found->count == 0 && file_.fixed_size()) return no_space();
     while (true) {
-        // With room for the metadata that it needs itself.
+        // In the file, the metadata that it needs must fit too.
+        if (found->count != 0) {
+            const auto extra = plan_metadata(found->first, found->count).clusters();
+            found->count = extra + need <= found->count ? found->count - extra : 0;
+            if (found->count == 0 && file_.fixed_size()) return no_space();
+        }
         auto run = found->count != 0 ? found : find_at_end(batch + plan_metadata(end_, batch).clusters() + 2);
         if (!run) return run.error();
         if (found->count == 0) run->count = batch;
-        // In the file, the metadata for it must fit too.
-        if (found->count != 0) {
-            const auto extra = plan_metadata(run->first, run->count).clusters();
-            if (extra >= run->count) return no_space();
-            run->count -= extra;
-        }
         done = claim(run->first, run->count);
         if (done) {
             step_ = std::min(step_ * 2, largest_step);

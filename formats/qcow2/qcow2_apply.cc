@@ -60,7 +60,7 @@ Result<Place> Qcow2Image::reserve_fixed(std::uint64_t start, std::uint64_t end, 
 
 Result<Place> Qcow2Image::reserve_data_file(std::uint64_t start, std::uint64_t end) {
     if (!sparse_) {
-        const auto allocated = data_file_->allocate(start, end - start);
+        const auto allocated = data_file_->allocate(start, std::min(end, data_end()) - start);
         if (!allocated) return allocated.error();
     }
     return Place{{start}, end - start, 1, {start}, false};

@@ -156,7 +156,7 @@ private:
     Status rewrite_last(const Entry& entry, std::uint64_t guest, std::uint64_t kept);
     Status zero_new_part(std::uint64_t from, std::uint64_t to);
     Status shrink(std::uint64_t to);
-    std::uint64_t raw_or_whole_end() const;
+    std::uint64_t data_end() const;
     Result<std::uint64_t> place_compressed(std::uint64_t bytes);
 
     std::unique_ptr<BlockFile> file_, data_file_;

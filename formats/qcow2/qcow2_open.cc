@@ -106,8 +106,8 @@ Status Qcow2Image::open_data_file(const OpenOptions& options) {
     const auto bytes = data_file_->size();
     if (!bytes) return bytes.error();
     // Whoever made it may have left it short: the rest is a hole.
-    if (!writable_ || *bytes >= disk_end() || data_file_->fixed_size()) return ok();
-    return data_file_->truncate(disk_end());
+    if (!writable_ || *bytes >= data_end() || data_file_->fixed_size()) return ok();
+    return data_file_->truncate(data_end());
 }
 
 void Qcow2Image::describe() {
@@ -165,15 +165,15 @@ Status Qcow2Image::take_metadata() {
         const auto offset = l1_[i] & offset_mask;
         if (offset == 0) continue;
         const auto who = "L2 table " + std::to_string(i) + " at byte " + std::to_string(offset);
-        if (offset % cluster_bytes() != 0) return corrupt(who + " is not aligned to clusters");
-        if (offset >= end) return corrupt(who + " lies past the end of the file");
+        if (offset % cluster_bytes() != 0) return error(Code::corrupt, who + " is not aligned to clusters");
+        if (offset >= end) return error(Code::corrupt, who + " lies past the end of the file");
         metadata_.add_table_unsorted(offset >> header_.cluster_bits);
     }
     for (const auto offset : refcounts_.table())
         if (offset != 0) metadata_.add_table_unsorted(offset >> header_.cluster_bits);
     metadata_.sort();
     if (const auto clash = metadata_.clash(); clash != 0)
-        return corrupt("two pieces of metadata lie over each other at byte " +
+        return error(Code::corrupt, "two pieces of metadata lie over each other at byte " +
                        std::to_string(clash << header_.cluster_bits));
     return ok();
 }

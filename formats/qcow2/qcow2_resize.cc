@@ -109,13 +109,14 @@ Status Qcow2Image::resize(std::uint64_t bytes) {
     }
     if (!done) return done;
     describe();
-    if (data_file_) done = data_file_->truncate(raw_or_whole_end());
+    if (data_file_) done = data_file_->truncate(data_end());
     if (done && to > from) done = zero_new_part(from, to);
     if (done && refcounts_.changed()) done = refcounts_.make_durable();
     return done;
 }
 
-std::uint64_t Qcow2Image::raw_or_whole_end() const {
+// Of the external data file: a raw one is the disk, no more.
+std::uint64_t Qcow2Image::data_end() const {
     return header_.raw_data_file() ? info_.virtual_size : disk_end();
 }
 
