@@ -254,7 +254,8 @@ TEST_F(VmdkImages, GrowsWhereThereIsOneExtent) {
             ASSERT_OK(target.write({small - 5000}, pattern(5000, 1)));
             ASSERT_OK(target.write({0}, pattern(5000, 2)));
         }
-        for (const std::uint64_t size : {small + 100, small + (1 << 20), last}) {
+        const std::uint64_t sizes[] = {small + 100, small + (1 << 20), last};
+        for (const auto size : sizes) {
             ASSERT_OK(chain->top().resize(size));
             EXPECT_EQ(chain->top().info().virtual_size, align_up(size, 512));
         }
@@ -298,7 +299,7 @@ TEST(VmdkNames, ReachNothingElseOfTheHost) {
     TempDir directory("/var/tmp");
     std::filesystem::create_directory(directory / "vm");
     write_file(directory / "secret", Bytes(5120, std::byte{7}));
-    for (const std::string name : {"../secret", std::string(directory / "secret"), std::string("/etc/hostname")}) {
+    for (const auto& name : std::vector<std::string>{"../secret", directory / "secret", "/etc/hostname"}) {
         const auto text = descriptor_text("RW 1 FLAT \"" + name + "\" 0\n");
         const auto bytes = std::as_bytes(std::span(text));
         write_file(directory / "vm/d.vmdk", {bytes.begin(), bytes.end()});
