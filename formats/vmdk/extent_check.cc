@@ -260,9 +260,11 @@ void ExtentChecker::count_leaks() {
     if (leaks != 0) note(std::to_string(leaks) + " grains that nothing points at (harmless)");
 }
 
-// Space within the file can't be given back; what is at its end can.
+// Space within the file can't be given back; what is at its end can, unless something that
+// is wrong may still be needed to find out what lay there.
 Status ExtentChecker::cut_tail() {
     const auto end = align_up(used_end_, grain());
+    if (report_.corruptions - report_.corruptions_fixed != unfixed_before_) return ok();
     if (repair_ == Repair::none || header_.is_compressed() || header_.kind != SparseKind::hosted || end >= file_bytes_)
         return ok();
     auto done = file_.truncate(end);
@@ -272,6 +274,7 @@ Status ExtentChecker::cut_tail() {
 }
 
 Status ExtentChecker::run() {
+    unfixed_before_ = report_.corruptions - report_.corruptions_fixed;
     report_.total += (sectors_ * sector_size + grain() - 1) / grain();
     const auto fixed = [&](std::uint64_t sector, std::uint64_t bytes) {
         if (bytes != 0) metadata_.push_back({sector * sector_size, sector * sector_size + bytes});

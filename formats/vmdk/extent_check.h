@@ -92,6 +92,7 @@ private:
     std::vector<Span> packed_;    // compressed grains
     std::uint64_t used_end_ = 0;  // bytes
     bool is_changed_ = false;
+    std::uint64_t unfixed_before_ = 0;
 };
 
 }  // namespace dmu::vmdk
