@@ -356,6 +356,7 @@ int dmu_write_zeros(struct dmu_dest *dest, u64 physical, u64 sectors);
 
 /* gather.c */
 int dmu_write_gathered(struct dmu_miss *miss);
+void dmu_gather_exit(void);
 
 /* lease.c */
 enum dmu_waiting { DMU_WAITS, DMU_LOOK_AGAIN, DMU_ENDED, DMU_NO_LEASE };

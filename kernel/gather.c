@@ -9,6 +9,47 @@
 #include "dmu.h"
 
 #define FILE_PIECES	1024	/* of memory in one write */
+#define KEPT_PAGES	512
+
+/*
+ * Pages to copy through are kept for the next copy: many kernels clear what
+ * they allocate, which costs as much as the copy.
+ */
+static DEFINE_SPINLOCK(kept_lock);
+static struct page *kept[KEPT_PAGES];
+static unsigned int kept_count;
+
+static struct page *get_page_kept(void)
+{
+	struct page *page = NULL;
+	unsigned long flags;
+
+	spin_lock_irqsave(&kept_lock, flags);
+	if (kept_count)
+		page = kept[--kept_count];
+	spin_unlock_irqrestore(&kept_lock, flags);
+	return page ? page : alloc_page(GFP_NOIO | __GFP_NORETRY | __GFP_NOWARN);
+}
+
+static void put_page_kept(struct page *page)
+{
+	unsigned long flags;
+
+	spin_lock_irqsave(&kept_lock, flags);
+	if (kept_count < KEPT_PAGES) {
+		kept[kept_count++] = page;
+		page = NULL;
+	}
+	spin_unlock_irqrestore(&kept_lock, flags);
+	if (page)
+		__free_page(page);
+}
+
+void dmu_gather_exit(void)
+{
+	while (kept_count)
+		__free_page(kept[--kept_count]);
+}
 
 /* What is written where that is more than the request. */
 struct dmu_gather {
@@ -26,7 +67,7 @@ static void gather_free(struct dmu_gather *gather)
 		return;
 	for (i = 0; i < gather->count; i++)
 		if ((i < gather->own_from || i >= gather->own_to) && gather->vec[i].bv_page != ZERO_PAGE(0))
-			__free_page(gather->vec[i].bv_page);
+			put_page_kept(gather->vec[i].bv_page);
 	kfree(gather);
 }
 
@@ -66,7 +107,7 @@ static int add_copy(struct dmu_gather *gather, struct dmu_dest *from, u64 source
 
 		if (gather->count == gather->room)
 			return -E2BIG;
-		page = alloc_page(GFP_NOIO | __GFP_NORETRY | __GFP_NOWARN);
+		page = get_page_kept();
 		if (!page)
 			return -ENOMEM;
 		add(gather, page, now, 0);

@@ -44,6 +44,7 @@ bad_sync:
 
 static void exit_pools(void)
 {
+	dmu_gather_exit();
 	mempool_exit(&dmu_page_pool);
 	mempool_exit(&dmu_miss_pool);
 	bioset_exit(&dmu_fill_bios);
