@@ -59,13 +59,16 @@ void ExtentChecker::take_tables(Copy& copy) {
             corrupt(who + fault);
             continue;
         }
-        const Span span{start, end};
-        metadata_.insert(std::upper_bound(metadata_.begin(), metadata_.end(), span), span);
+        metadata_.insert({start, end});
     }
 }
 
+bool ExtentChecker::has_tables(std::uint64_t index) const {
+    return std::any_of(copies_.begin(), copies_.end(), [&](const Copy& copy) { return copy.tables[index] != 0; });
+}
+
 bool ExtentChecker::is_over_metadata(std::uint64_t start, std::uint64_t end) const {
-    const auto after = std::lower_bound(metadata_.begin(), metadata_.end(), Span{end, 0});
+    const auto after = metadata_.lower_bound({end, 0});
     return after != metadata_.begin() && std::prev(after)->end > start;
 }
 
@@ -86,15 +89,15 @@ Result<ExtentChecker::Table> ExtentChecker::read_table(const Copy& copy, std::ui
     return table;
 }
 
-std::string ExtentChecker::fault_of(std::uint64_t at, std::uint64_t entry) const {
-    if (!is_place(entry)) return "";
+const char* ExtentChecker::fault_of(std::uint64_t at, std::uint64_t entry) const {
+    if (!is_place(entry)) return nullptr;
     if ((entry & entry_fault) != 0) return "is no entry of a grain table";
-    if (at >= sectors_ * sector_size) return "";  // beyond the disk: nobody looks
+    if (at >= sectors_ * sector_size) return nullptr;  // beyond the disk: nobody looks
     const auto start = entry * sector_size;
     const auto bytes = header_.is_compressed() ? 1 : in_grain(at);
     if (start >= file_bytes_ || bytes > file_bytes_ - start) return "ends past the end of the file";
     if (is_over_metadata(start, start + bytes)) return "lies over metadata";
-    return "";
+    return nullptr;
 }
 
 // ---------------------------------------------------------------- grains ---
@@ -103,10 +106,11 @@ std::string ExtentChecker::fault_of(std::uint64_t at, std::uint64_t entry) const
 Status ExtentChecker::find_unit() {
     std::uint64_t bits = grain();
     for (std::uint64_t i = 0; i < copies_[0].tables.size(); i++) {
+        if (!has_tables(i)) continue;
         const auto table = read_table(copies_[0], i);
         if (!table) return table.error();
         for (std::size_t e = 0; e < table->entries.size(); e++)
-            if (is_place(table->entries[e]) && table->faults[e].empty()) bits |= table->entries[e] * sector_size;
+            if (is_place(table->entries[e]) && table->faults[e] == nullptr) bits |= table->entries[e] * sector_size;
     }
     unit_ = std::uint64_t{1} << std::countr_zero(bits);
     return ok();
@@ -135,7 +139,7 @@ Status ExtentChecker::take_grains(std::uint64_t index, const Table& table) {
     for (std::size_t i = 0; i < table.entries.size(); i++) {
         const auto at = index * header_.table_covers() + i * grain();
         if (at >= sectors_ * sector_size) break;
-        if (!is_place(table.entries[i]) || !table.faults[i].empty()) continue;
+        if (!is_place(table.entries[i]) || table.faults[i] != nullptr) continue;
         report_.allocated++;
         const auto host = table.entries[i] * sector_size;
         if (header_.is_compressed()) {
@@ -179,8 +183,7 @@ Status ExtentChecker::write_table(Copy& copy, std::uint64_t index, const Table& 
     if (!done) return done;
     copy.tables[index] = sector;
     copy.is_bad[index] = false;
-    const Span span{sector * sector_size, sector * sector_size + header_.table_bytes()};
-    metadata_.insert(std::upper_bound(metadata_.begin(), metadata_.end(), span), span);
+    metadata_.insert({sector * sector_size, sector * sector_size + header_.table_bytes()});
     return ok();
 }
 
@@ -193,22 +196,22 @@ Status ExtentChecker::mend(std::uint64_t index, Table& first, Table* second) {
     std::uint64_t faults = (first_lost ? 1 : 0) + (second_lost ? 1 : 0);
     for (std::size_t i = 0; i < first.entries.size(); i++) {
         const auto at = index * header_.table_covers() + i * grain();
-        const auto who = "grain of the extent's byte " + std::to_string(at) + " at sector ";
+        const auto who = [&] { return "grain of the extent's byte " + std::to_string(at) + " at sector "; };
         auto& one = first.entries[i];
-        if (!first.faults[i].empty())
-            faults++, corrupt(who + std::to_string(one & ~entry_fault) + " " + first.faults[i]);
-        if (second != nullptr && !second->faults[i].empty())
-            faults++, corrupt("redundant entry: " + who + std::to_string(second->entries[i] & ~entry_fault) + " " +
+        if (first.faults[i] != nullptr)
+            faults++, corrupt(who() + std::to_string(one & ~entry_fault) + " " + first.faults[i]);
+        if (second != nullptr && second->faults[i] != nullptr)
+            faults++, corrupt("redundant entry: " + who() + std::to_string(second->entries[i] & ~entry_fault) + " " +
                               second->faults[i]);
-        const bool take_second =
-            second != nullptr && !second_lost && second->faults[i].empty() && (first_lost || !first.faults[i].empty());
-        if (take_second || !first.faults[i].empty()) {
+        const bool take_second = second != nullptr && !second_lost && second->faults[i] == nullptr &&
+                                 (first_lost || first.faults[i] != nullptr);
+        if (take_second || first.faults[i] != nullptr) {
             one = take_second ? second->entries[i] : entry_none;
             first_changed = true;
         }
-        if (repair_ == Repair::all) first.faults[i].clear();
+        if (repair_ == Repair::all) first.faults[i] = nullptr;
         if (second != nullptr && second->entries[i] != one) {
-            differ = differ || (second->faults[i].empty() && !second_lost && !first_changed);
+            differ = differ || (second->faults[i] == nullptr && !second_lost && !first_changed);
             second->entries[i] = one;
             second_changed = true;
         }
@@ -277,7 +280,7 @@ Status ExtentChecker::run() {
     unfixed_before_ = report_.corruptions - report_.corruptions_fixed;
     report_.total += (sectors_ * sector_size + grain() - 1) / grain();
     const auto fixed = [&](std::uint64_t sector, std::uint64_t bytes) {
-        if (bytes != 0) metadata_.push_back({sector * sector_size, sector * sector_size + bytes});
+        if (bytes != 0) metadata_.insert({sector * sector_size, sector * sector_size + bytes});
     };
     fixed(0, header_.kind == SparseKind::hosted && !header_.is_compressed()
                  ? std::min(header_.overhead * sector_size, sector_size)
@@ -289,14 +292,14 @@ Status ExtentChecker::run() {
         fixed(header_.redundant, header_.directory_bytes());
         copies_.push_back({"redundant ", header_.redundant, {}, {}});
     }
-    std::sort(metadata_.begin(), metadata_.end());
     for (auto& copy : copies_) {
         auto done = read_copy(copy);
         if (!done) return done;
         take_tables(copy);
     }
     auto done = find_unit();
-    for (std::uint64_t i = 0; done && i < header_.directory_entries(); i++) done = check_table(i);
+    for (std::uint64_t i = 0; done && i < header_.directory_entries(); i++)
+        if (has_tables(i)) done = check_table(i);
     if (!done) return done;
     std::sort(packed_.begin(), packed_.end());
     for (std::size_t i = 1; i < packed_.size(); i++)

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <array>
+#include <set>
 #include <unordered_map>
 #include <vector>
 
@@ -50,7 +51,7 @@ private:
     };
     struct Table {
         std::vector<std::uint64_t> entries;
-        std::vector<std::string> faults;
+        std::vector<const char*> faults;  // nullptr: none
     };
     struct Span {
         std::uint64_t start, end;  // bytes
@@ -64,11 +65,12 @@ private:
     }
     Status read_copy(Copy& copy);
     void take_tables(Copy& copy);
+    bool has_tables(std::uint64_t index) const;
     bool is_over_metadata(std::uint64_t start, std::uint64_t end) const;
     Status find_unit();
     Status check_table(std::uint64_t index);
     Result<Table> read_table(const Copy& copy, std::uint64_t index);
-    std::string fault_of(std::uint64_t at, std::uint64_t entry) const;
+    const char* fault_of(std::uint64_t at, std::uint64_t entry) const;
     Status take_grains(std::uint64_t index, const Table& table);
     Status take_packed(std::uint64_t at, std::uint64_t host);
     Status write_table(Copy& copy, std::uint64_t index, const Table& table);
@@ -85,8 +87,8 @@ private:
     const std::uint64_t sectors_;
     const Repair repair_;
     CheckReport& report_;
-    std::vector<Copy> copies_;    // what readers go by first
-    std::vector<Span> metadata_;  // sorted
+    std::vector<Copy> copies_;  // what readers go by first
+    std::set<Span> metadata_;
     std::uint64_t unit_ = 0;      // bytes: what grains are aligned to, at most a grain
     UnitSet used_, blocks_;       // units of grains; grain-sized blocks with anything in them
     std::vector<Span> packed_;    // compressed grains

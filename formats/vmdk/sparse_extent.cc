@@ -12,6 +12,8 @@ namespace {
 
 constexpr std::uint64_t look_ahead_tables = 4096;  // directory entries looked at beyond what was asked
 
+constexpr std::uint64_t most_padding = 64 << 20;  // bytes; a grain at most, and what COWD's writers leave
+
 // Where allocation begins: past the file's end and whatever the header claims.
 std::uint64_t end_of_space(const SparseHeader& header, std::uint64_t file_bytes) {
     const auto claimed = header.kind == SparseKind::cowd ? header.free_sector * sector_size : 0;
@@ -111,6 +113,9 @@ Status SparseExtent::separate() {
 // leaves out is never used.
 Status SparseExtent::pad_file() {
     if (file_bytes_ >= tail_.next()) return ok();
+    if (tail_.next() - file_bytes_ > most_padding)
+        return corrupt("the first free sector, " + std::to_string(header_.free_sector) +
+                       ", lies far past the end of the file");
     auto padded = file_.allocate(file_bytes_, tail_.next() - file_bytes_);
     if (!padded) return padded.error();
     return ok();

@@ -83,7 +83,7 @@ TEST(Registry, NamesExactly) {
     ASSERT_NE(find_format("raw"), nullptr);
     EXPECT_EQ(find_format("Qcow"), nullptr);
     EXPECT_EQ(find_format(""), nullptr);
-    EXPECT_EQ(format_names(), "qcow, qcow2, raw");
+    EXPECT_EQ(format_names(), "qcow, qcow2, raw, vmdk");
 }
 
 }  // namespace

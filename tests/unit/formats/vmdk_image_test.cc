@@ -223,6 +223,8 @@ TEST_F(VmdkImages, CowdSaysWhatIsFree) {
     chain = open("/m/c.vmdk");
     ASSERT_OK(chain->top().begin_writing());
     EXPECT_GE(chain->top().reserve({{4 << 20}, 512})->host.bytes, 9999u * 512);
+    put_le<std::uint32_t>(store.bytes, 28, UINT32_MAX);
+    EXPECT_TRUE(fails_with(disks_.chain("vmdk:/m/c.vmdk", true), Code::corrupt, "first free sector"));
 }
 
 TEST_F(VmdkImages, ExtentsThatAreOneFile) {
