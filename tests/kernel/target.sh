@@ -58,6 +58,7 @@ leases_were_taken() {
 }
 
 end_device() {
+    udevadm settle 2> /dev/null || true
     dmsetup remove --retry t
     kill_mapper
     if [ -s $work/mapper.err ]; then cat $work/mapper.err; fi
