@@ -174,7 +174,7 @@ Status Qcow2Image::take_metadata() {
     metadata_.sort();
     if (const auto clash = metadata_.clash(); clash != 0)
         return error(Code::corrupt, "two pieces of metadata lie over each other at byte " +
-                       std::to_string(clash << header_.cluster_bits));
+                                        std::to_string(clash << header_.cluster_bits));
     return ok();
 }
 
