@@ -27,6 +27,10 @@ const Format* find_format(const std::string& name) {
     return nullptr;
 }
 
+std::span<const Format* const> all_formats() {
+    return formats;
+}
+
 std::string format_names() {
     std::string names;
     for (const auto* format : formats) names += (names.empty() ? "" : ", ") + std::string(format->name);

@@ -1,6 +1,6 @@
 # shellcheck shell=bash
 # SPDX-License-Identifier: GPL-2.0-or-later
-# bash completion for xen-dmu, xen-dmu-list, xen-dmu-xm and xen-dmu-convert
+# bash completion for xen-dmu, xen-dmu-list, xen-dmu-xm, xen-dmu-convert and dmu-img
 
 _xen_dmu_formats="qcow: raw:"
 
@@ -86,6 +86,45 @@ _xen_dmu_xm() {
 	fi
 }
 
+_dmu_img() {
+	local word=${COMP_WORDS[COMP_CWORD]} command=${COMP_WORDS[1]:-} options=
+	COMPREPLY=()
+	if [ "$COMP_CWORD" -eq 1 ]; then
+		mapfile -t COMPREPLY < <(compgen -W "info create check map convert compare resize snapshot commit
+			rebase io --help --version" -- "$word")
+		return
+	fi
+	case $command in
+	info) options="--json --chain" ;;
+	create) options="--backing --cluster-size -o" ;;
+	check) options="--repair --json --quiet --force" ;;
+	map) options="--json --svg" ;;
+	convert) options="--compress --progress --existing --cluster-size -o" ;;
+	compare) options="--strict" ;;
+	resize) options="--shrink" ;;
+	snapshot) options="--list --create --apply --delete" ;;
+	rebase) options="--backing --unsafe" ;;
+	io) options="--command --read-only" ;;
+	esac
+	case ${COMP_WORDS[COMP_CWORD - 1]} in
+	-r | --repair)
+		if [ "$command" = check ]; then
+			mapfile -t COMPREPLY < <(compgen -W "leaks all" -- "$word")
+			return
+		fi ;;
+	--svg)
+		compopt -o filenames
+		mapfile -t COMPREPLY < <(compgen -f -- "$word")
+		return ;;
+	esac
+	if [[ $word == -* ]]; then
+		mapfile -t COMPREPLY < <(compgen -W "$options --help" -- "$word")
+	else
+		_xen_dmu_image
+	fi
+}
+
+complete -F _dmu_img dmu-img
 complete -F _xen_dmu xen-dmu
 complete -F _xen_dmu_list xen-dmu-list
 complete -F _xen_dmu_convert xen-dmu-convert

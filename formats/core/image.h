@@ -12,6 +12,7 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <variant>
 #include <vector>
@@ -253,6 +254,7 @@ struct Format {
 
 // nullptr: no such format. Never guesses from content.
 const Format* find_format(const std::string& name);
+std::span<const Format* const> all_formats();
 // "qcow, raw", for messages.
 std::string format_names();
 

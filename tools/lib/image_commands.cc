@@ -9,34 +9,31 @@
 #include <filesystem>
 
 #include "formats/core/chain.h"
+#include "formats/core/image_neighbours.h"
 #include "formats/core/spec.h"
 
 namespace dmu {
-namespace {
-
 namespace fs = std::filesystem;
 
-struct Named {
-    ImageSpec spec;
-    const Format* format;
-};
-
-Result<Named> named_image(const std::string& text) {
+Result<NamedImage> named_image(const std::string& text) {
     auto spec = parse_spec(text);
     if (!spec) return spec.error();
     const Format* format = find_format(spec->format);
     if (!format)
         return Error{Code::unsupported, "there is no format '" + spec->format + "'; there are " + format_names()};
-    return Named{std::move(*spec), format};
+    return NamedImage{std::move(*spec), format};
 }
 
-// The key of a writable attach: the inode of the top image.
+// The key of a writable attach: the inode of the top image, or the device.
 Status refuse_attached(const std::string& path) {
     struct stat info;
     if (stat(path.c_str(), &info) != 0) return system_error("cannot examine the image " + path);
     char key[64];
-    std::snprintf(key, sizeof key, "%jx-%jx", static_cast<std::uintmax_t>(info.st_dev),
-                  static_cast<std::uintmax_t>(info.st_ino));
+    if (S_ISBLK(info.st_mode))
+        std::snprintf(key, sizeof key, "block-%jx", static_cast<std::uintmax_t>(info.st_rdev));
+    else
+        std::snprintf(key, sizeof key, "%jx-%jx", static_cast<std::uintmax_t>(info.st_dev),
+                      static_cast<std::uintmax_t>(info.st_ino));
     const auto state = control::read_state(control::state_path(key));
     if (state && state->writable)
         return Error{Code::busy, path + " is attached for writing as " + state->name +
@@ -44,6 +41,8 @@ Status refuse_attached(const std::string& path) {
                                      "is no fault)"};
     return ok();
 }
+
+namespace {
 
 // Removes a file that was not finished.
 class Unfinished {
@@ -66,37 +65,71 @@ std::string backing_path(const std::string& image, const std::string& backing) {
     return path.is_absolute() ? backing : (fs::path(image).parent_path() / path).string();
 }
 
-struct Backing {
-    BackingReference reference;
-    std::uint64_t size = 0;
-};
+}  // namespace
 
-Result<Backing> open_backing(const NewImage& image, const std::string& path) {
-    auto named = named_image(image.backing);
-    if (!named) return named.error().in("backing image");
-    Backing backing{{named->spec.path, named->spec.format}, 0};
-    ImageSpec spec = named->spec;
-    spec.path = backing_path(path, spec.path);
+PathPolicy open_policy() {
     PathPolicy policy;
-    policy.roots = {"/"};  // the administrator's own command
-    auto chain = Chain::open(spec, false, policy);
-    if (!chain) return chain.error().in("backing image");
-    backing.size = (*chain)->top().info().virtual_size;
-    return backing;
+    policy.roots = {"/"};
+    return policy;
 }
 
-Status write_image(const Named& named, const CreateOptions& options) {
+Result<ImageSpec> backing_spec(const std::string& backing, const std::string& image_path) {
+    auto named = named_image(backing);
+    if (!named) return named.error().in("backing image");
+    named->spec.path = backing_path(image_path, named->spec.path);
+    return named->spec;
+}
+
+Result<Backing> open_backing(const std::string& backing, const std::string& image_path) {
+    const auto named = named_image(backing);
+    if (!named) return named.error().in("backing image");
+    const auto spec = backing_spec(backing, image_path);
+    if (!spec) return spec.error();
+    const auto chain = Chain::open(*spec, false, open_policy());
+    if (!chain) return chain.error().in("backing image");
+    const auto& info = (*chain)->top().info();
+    return Backing{{named->spec.path, named->spec.format, info.identity}, info.virtual_size};
+}
+
+namespace {
+
+// The files that come with an image; those that were made go where it is not finished.
+class NewNeighbours final : public Neighbours {
+public:
+    explicit NewNeighbours(const std::string& image_path) : all_(image_path, PathPolicy{}, true) {}
+    ~NewNeighbours() override {
+        for (const auto& path : made_) unlink(path.c_str());
+    }
+    Result<std::unique_ptr<BlockFile>> open(const std::string& name, OpenMode mode) override {
+        return all_.open(name, mode);
+    }
+    Result<std::unique_ptr<BlockFile>> create(const std::string& name) override {
+        auto file = all_.create(name);
+        if (file) made_.push_back((*file)->name());
+        return file;
+    }
+    void keep() { made_.clear(); }
+
+private:
+    ImageNeighbours all_;
+    std::vector<std::string> made_;
+};
+
+Status write_image(const NamedImage& named, CreateOptions options) {
     const std::string& path = named.spec.path;
     const int fd = open(path.c_str(), O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC, 0644);
     if (fd < 0 && errno == EEXIST) return Error{Code::busy, path + " exists already; it is not overwritten"};
     if (fd < 0) return system_error("cannot create " + path);
     close(fd);
     Unfinished unfinished(path);
+    NewNeighbours neighbours(path);
+    options.neighbours = &neighbours;
     auto file = open_file(path, {.writable = true, .direct = false});
     if (!file) return file.error();
     if (auto status = named.format->create(**file, options); !status) return status;
     if (auto status = (*file)->sync(); !status) return status;
     unfinished.keep();
+    neighbours.keep();
     return ok();
 }
 
@@ -146,8 +179,10 @@ Status create_image(const NewImage& image) {
         return Error{Code::unsupported, "images of the format " + named->spec.format + " cannot be made"};
     CreateOptions options;
     options.cluster_size = image.cluster_size;
+    options.options = named->spec.options;
+    options.options.insert(options.options.end(), image.options.begin(), image.options.end());
     if (!image.backing.empty()) {
-        auto backing = open_backing(image, named->spec.path);
+        auto backing = open_backing(image.backing, named->spec.path);
         if (!backing) return backing.error();
         options.backing = backing->reference;
         options.virtual_size = backing->size;

@@ -11,7 +11,7 @@
 #include <algorithm>
 #include <cstdio>
 
-#include "xen-backend/mapper/locks.h"
+#include "formats/core/locks.h"
 
 namespace dmu {
 namespace {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-#include "xen-backend/mapper/locks.h"
+#include "formats/core/locks.h"
 
 #include <fcntl.h>
 #include <unistd.h>

@@ -3,7 +3,7 @@
 // not allow others a permission holds one on byte 200 + its bit. First everybody takes his
 // own, then looks whether others hold what contradicts. Two at once may both refuse, never
 // both succeed.
-#include "xen-backend/mapper/locks.h"
+#include "formats/core/locks.h"
 
 #include <fcntl.h>
 

@@ -1,0 +1,22 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// How dmu-img prints things.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "formats/core/image.h"
+#include "xen-backend/control/control.h"
+
+namespace dmu::img {
+
+// "1 GiB (1073741824 bytes)"
+std::string size_text(std::uint64_t bytes);
+std::string detail_text(const std::variant<bool, std::uint64_t, std::string>& value);
+std::string snapshot_table(const std::vector<Snapshot>& snapshots);
+// Bytes that are no UTF-8 (names of files may hold any) are replaced.
+void print_json(const control::Json& json);
+// An offset or a size: as parse_size() takes it, or "0x...".
+Result<std::uint64_t> parse_number(const std::string& text);
+
+}  // namespace dmu::img
