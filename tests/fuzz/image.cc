@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// Any bytes as an image: checked, opened, read, written, repaired. Nothing may crash, hang,
+// take much memory, or map guest data where there is none.
+#include <algorithm>
+#include <cstdlib>
+
+#include "formats/core/stand_in.h"
+#include "tests/fakes/memory_file.h"
+
+namespace {
+
+using namespace dmu;
+
+constexpr std::uint64_t most_read = 1 << 20;
+
+Result<std::unique_ptr<BlockFile>> open_memory(void* context, const Chain::FileRequest& request) {
+    if (request.layer != 0 || request.file != 0) return Error{Code::not_found, request.path};
+    const auto& store = *static_cast<std::shared_ptr<MemoryStore>*>(context);
+    return std::unique_ptr<BlockFile>(std::make_unique<MemoryFile>(store, request.path, request.mode.writable));
+}
+
+void check_mappings(Chain& chain, GuestRange range) {
+    const auto mappings = chain.look_up(range);
+    if (!mappings) return;
+    auto at = range.start.bytes;
+    for (const auto& mapping : *mappings) {
+        if (mapping.start.bytes != at || mapping.length == 0) std::abort();
+        at += mapping.length;
+        if (mapping.kind != MappingKind::linear && mapping.kind != MappingKind::cow) continue;
+        const auto size = chain.file(mapping.layer, mapping.file).size();
+        if (!size || mapping.host.bytes > *size || mapping.length > *size - mapping.host.bytes) std::abort();
+    }
+    if (at < range.end() || at > chain.top().info().virtual_size) std::abort();
+}
+
+void use(std::shared_ptr<MemoryStore> store, bool writable) {
+    const auto chain = Chain::open({DMU_FUZZ_FORMAT, {}, "/image"}, writable, PathPolicy{}, open_memory, &store);
+    if (!chain) return;
+    const auto size = (*chain)->top().info().virtual_size;
+    const auto bytes = std::min(size, most_read);
+    std::vector<std::byte> buffer(bytes);
+    for (const auto at : {std::uint64_t{0}, (size - bytes) / 2 / sector_size * sector_size, size - bytes}) {
+        check_mappings(**chain, {{at}, bytes});
+        (void)static_cast<bool>((*chain)->read({at}, buffer));
+    }
+    if (!writable) return;
+    StandIn target(**chain);
+    for (const auto at : {std::uint64_t{0}, size / 2, size - std::min<std::uint64_t>(size, 700)}) {
+        const auto some = std::min<std::uint64_t>(700, size - at);
+        (void)static_cast<bool>(target.write({at}, std::span(buffer).first(std::min(some, bytes))));
+    }
+    (void)static_cast<bool>(target.discard({{0}, size}));
+    if (!target.flush()) return;
+    (void)static_cast<bool>((*chain)->top().close());
+}
+
+}  // namespace
+
+extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+    const auto bytes = std::as_bytes(std::span(data, size));
+    const auto* format = find_format(DMU_FUZZ_FORMAT);
+    if (format == nullptr) std::abort();
+    (void)format->recognises(bytes);
+    const auto fresh = [&] {
+        auto store = std::make_shared<MemoryStore>();
+        store->bytes.assign(bytes.begin(), bytes.end());
+        store->capacity = 64 << 20;
+        return store;
+    };
+    for (const auto repair : {Repair::none, Repair::all}) {
+        MemoryFile file(fresh(), "/image", true);
+        (void)static_cast<bool>(format->check(file, {repair, nullptr}));
+    }
+    use(fresh(), false);
+    use(fresh(), true);
+    return 0;
+}
