@@ -60,7 +60,7 @@ TEST_F(ChainFiles, FormatsAreNamedNeverGuessed) {
     EXPECT_EQ(load_be<std::uint32_t>(seen, 0), 0x514649fbu);
     EXPECT_TRUE(fails_with(open("top.qcow", ";backing-format=qcow"), Code::invalid, "backing file of"));
     EXPECT_TRUE(fails_with(open("top.qcow", ";backing-format=vhs"), Code::invalid,
-                           "no format 'vhs'; known are qcow, qcow2, raw"));
+                           "no format 'vhs'; known are qcow, qcow2, raw, vmdk"));
     EXPECT_TRUE(fails_with(open("top.qcow", ";backing-format=raw,"), Code::invalid, "no format ''"));
     EXPECT_TRUE(fails_with(open("top.qcow", ";other=raw"), Code::invalid, "no option 'other'"));
     policy_.backing_format = "raw";
@@ -173,7 +173,7 @@ TEST_F(ChainFiles, ImageRoots) {
 TEST_F(ChainFiles, MissingFilesAndFormats) {
     EXPECT_TRUE(fails_with(open("none.qcow"), Code::not_found, "none.qcow"));
     EXPECT_TRUE(
-        fails_with(Chain::open(*parse_spec("qcow9:/x"), true, policy_), Code::invalid, "known are qcow, qcow2, raw"));
+        fails_with(Chain::open(*parse_spec("qcow9:/x"), true, policy_), Code::invalid, "known are qcow, qcow2, raw, vmdk"));
 }
 
 // ----------------------------------------------------------- look-up ---
