@@ -238,9 +238,13 @@ Status repair(BlockFile& file, Repair how, const CheckReport& found) {
     Checker checker(file, opened->header, opened->file_bytes);
     const auto again = checker.run();
     if (!again) return again.error();
-    if (how == Repair::leaks) return found.corruptions == 0 ? checker.give_back_leaks() : ok();
-    // Where mappings are wrong, what looks free may be what they should point at.
     Status done;
+    if (how == Repair::leaks) {
+        // A leaked user more had kept "copied" from clusters that have only one.
+        if (found.corruptions == 0) done = checker.give_back_leaks();
+        return done && found.corruptions == 0 ? checker.set_copied() : done;
+    }
+    // Where mappings are wrong, what looks free may be what they should point at.
     if (checker.is_too_low())
         done = checker.rebuild();
     else if (checker.faults() == 0)

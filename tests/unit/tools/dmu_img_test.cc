@@ -81,7 +81,8 @@ TEST_F(DmuImg, CheckSaysHowBadItIs) {
     store_be<std::uint64_t>(bytes, table, load_be<std::uint64_t>(bytes, table + 8));
     write_file(directory_ / "a.qcow", bytes);
     EXPECT_EQ(img("check -q qcow:a.qcow").status, 2);
-    EXPECT_EQ(img("check -r all qcow:a.qcow").status, 0);
+    // The cluster that lost its entry lies amidst others: qcow can't give it back.
+    EXPECT_EQ(img("check -r all qcow:a.qcow").status, 3);
     EXPECT_EQ(img("check raw:none").status, 1);
 }
 
