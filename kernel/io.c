@@ -49,7 +49,7 @@ static bool wants_commit(const struct dmu_key *key, const struct bio *bio)
 
 int dmu_io_map(struct dmu_key *key, struct bio *bio, struct dmu_io *io)
 {
-	unsigned int op = bio_op(bio);
+	enum req_op op = bio_op(bio);
 	const struct dmu_attr *attr;
 	u64 value, run;
 

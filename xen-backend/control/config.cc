@@ -66,9 +66,9 @@ Status set(Config& config, const std::string& name, const std::string& value) {
         return ok();
     }
     if (name == "wait-seconds") return set_number(config.wait_seconds, value, 0, 0xfffffffeu);
-    return Error{Code::invalid,
-                 "unknown name '" + name + "'; known are roots, image-roots, on-full, wait-seconds, commit-seconds, "
-                 "scratch-mib"};
+    return Error{Code::invalid, "unknown name '" + name +
+                                    "'; known are roots, image-roots, on-full, wait-seconds, commit-seconds, "
+                                    "scratch-mib"};
 }
 
 Status parse_line(Config& config, const std::string& line) {

@@ -172,8 +172,8 @@ TEST_F(ChainFiles, ImageRoots) {
 
 TEST_F(ChainFiles, MissingFilesAndFormats) {
     EXPECT_TRUE(fails_with(open("none.qcow"), Code::not_found, "none.qcow"));
-    EXPECT_TRUE(
-        fails_with(Chain::open(*parse_spec("qcow9:/x"), true, policy_), Code::invalid, "known are qcow, qcow2, raw, vmdk"));
+    EXPECT_TRUE(fails_with(Chain::open(*parse_spec("qcow9:/x"), true, policy_), Code::invalid,
+                           "known are qcow, qcow2, raw, vmdk"));
 }
 
 // ----------------------------------------------------------- look-up ---
