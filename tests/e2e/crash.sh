@@ -1,14 +1,14 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-or-later
 #
-# The whole host dies under a guest that writes, so many times (3) at random moments:
+# The whole host dies under a guest that writes, five times at random moments:
 # the image is whole, and what the guest had flushed is there.
 #
 # host
 set -u
 here=$(cd "$(dirname "$0")" && pwd)
 vm=$here/../vm/run
-times=${1:-3}
+times=${1:-5}
 work=$(mktemp -d)
 trap 'kill $(jobs -p) 2>/dev/null; rm -rf "$work"' EXIT
 good=0 bad=0
