@@ -5,9 +5,9 @@
 # system of this kernel: mkfs, files, random writes that are verified, the disk
 # taken away and given back; then qemu-img reads it and checks it.
 #
-# vm: --kernel 6.1 --timeout 500
+# vm: --kernel 6.1 --timeout 900
 # vm: --kernel xen --timeout 900
-# vm-long: --kernel 6.12 --timeout 500
+# vm-long: --kernel 6.12 --timeout 900
 # Functions are called through "check", too.
 # shellcheck disable=SC2317
 set -u

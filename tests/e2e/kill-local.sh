@@ -4,7 +4,7 @@
 # Without Xen: kill -9 of the mapper under fio on /dev/mapper/k, ten times, each
 # with at least a hundred allocations not yet committed; fio verifies.
 #
-# vm: --kernel 6.1 --timeout 400
+# vm: --kernel 6.1 --timeout 900
 # vm-long: --kernel 6.12 --timeout 400
 set -u
 # shellcheck source=tests/vm/lib.sh

@@ -4,7 +4,7 @@
 # Disks that can't be attached: xl's own output tells the cause, nothing is left
 # behind, and the guest does not mind. Runs in dom0.
 #
-# vm: --kernel xen --timeout 400
+# vm: --kernel xen --timeout 900
 
 # Functions are called through "check" and "wait_for", too.
 # shellcheck disable=SC2317
