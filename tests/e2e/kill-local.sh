@@ -16,6 +16,7 @@ set -u
 
 modprobe -a loop dm-userspace && make_vm_directory && make_chain /vm/disk.qcow $size || fail "prepare images"
 commit_late
+echo 'lease-ahead = yes' >>/etc/xen/xen-dmu.conf
 check "attach" xen-dmu attach qcow:/vm/disk.qcow --name k || finish
 cd /tmp || exit
 # shellcheck disable=SC2046 # words
