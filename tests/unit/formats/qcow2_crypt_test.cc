@@ -298,7 +298,8 @@ TEST_P(Qcow2Crypt, WhereTheLuksHeaderLies) {
     EXPECT_TRUE(refused("not aligned"));
     put(offset, std::uint64_t{0});
     EXPECT_TRUE(refused("over the header"));
-    put(offset, std::uint64_t{4096});
+    // The L1 table in the room of its last key slot.
+    put(40, at + 1814528);
     EXPECT_TRUE(refused("over other metadata"));
     put(bytes, std::uint64_t{591});
     EXPECT_TRUE(refused("592 are the least"));
