@@ -315,7 +315,7 @@ TEST_P(Qcow2Crypt, WhereTheLuksHeaderLies) {
     auto raw = read_file(directory_ / "i");
     const auto l1 = load_be<std::uint64_t>(raw, 40);
     const auto table = load_be<std::uint64_t>(raw, l1) & 0x00fffffffffffe00;
-    if (table == 0) GTEST_SKIP() << "the write went elsewhere";
+    ASSERT_NE(table, 0u);
     store_be<std::uint64_t>(raw, table, (at + 8192) | std::uint64_t{1} << 63);
     write_file(directory_ / "i", raw);
     auto chain = open("i", true);
