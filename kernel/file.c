@@ -4,6 +4,7 @@
  * buffered, by the destination's own thread, where the file has no direct I/O.
  */
 #include <linux/sched/mm.h>
+#include <linux/sched/task_stack.h>
 #include <linux/uio.h>
 
 #include "dmu.h"
@@ -201,27 +202,40 @@ static void file_kwork(struct kthread_work *work)
 	file_go(container_of(work, struct dmu_io, kwork));
 }
 
+/* Another stack of block devices and a file system fits on top; images nest in images. */
+static bool has_stack(void)
+{
+	unsigned long left = (unsigned long)__builtin_frame_address(0) - (unsigned long)task_stack_page(current);
+
+	return left > THREAD_SIZE / 2;
+}
+
 /*
- * From ->map: false where it might block. The file system's own bios go on
- * the submitter's list behind us; were there others on it already, an
- * allocation here could wait for one that can't start before we return.
+ * From ->map: false where it might block for long. IOCB_NOWAIT does not keep a
+ * file system from reading its own metadata and waiting for it (ext4: a block
+ * of the extent tree): its bios start at once, for on the submitter's list they
+ * would wait for our return while we wait for them. Were there others on that
+ * list already, an allocation here could wait for one of those.
  */
 int dmu_file_try(struct dmu_io *io)
 {
 	struct bio *bio = io->bio;
 	bool write = op_is_write(bio_op(bio));
+	struct bio_list *list = current->bio_list;
 	unsigned int flags;
 
 	if (!dmu_dest_direct(io->dest) || bio->bi_iter.bi_size > INLINE_BYTES || bio->bi_opf & REQ_FUA)
 		return false;
-	if (!(io->dest->file->f_mode & FMODE_NOWAIT))
+	if (!(io->dest->file->f_mode & FMODE_NOWAIT) || !has_stack())
 		return false;
-	if (current->bio_list && (!bio_list_empty(&current->bio_list[0]) || !bio_list_empty(&current->bio_list[1])))
+	if (list && (!bio_list_empty(&list[0]) || !bio_list_empty(&list[1])))
 		return false;
 	if (write && !dmu_write_try_begin(io->dest->file))
 		return false;
 	flags = memalloc_noio_save();
+	current->bio_list = NULL;
 	submit(io, IOCB_NOWAIT);
+	current->bio_list = list;
 	memalloc_noio_restore(flags);
 	return true;
 }

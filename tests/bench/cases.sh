@@ -153,6 +153,7 @@ first_writes() { # CASE DEVICE PATH DEPTH [MAPPER-PID]
 }
 
 attach() { # SPEC: /dev/mapper/ours; sets $mapper_pid
+	grep -q '^lease-ahead' /etc/xen/xen-dmu.conf || echo 'lease-ahead = yes' >>/etc/xen/xen-dmu.conf
 	xen-dmu attach "$1" --name ours >/dev/null || trouble "attach $1"
 	mapper_pid=$(cat /run/xen-dmu/mapper-name-ours.pid)
 }

@@ -5,7 +5,7 @@
 # a guest runs, by force, under I/O, over a reboot; several disks and domains;
 # chains, raw, read-only, a shared base. qemu-img judges the images. Runs in dom0.
 #
-# vm: --kernel xen --timeout 400
+# vm: --kernel xen --timeout 900
 
 # Functions are called through "check" and "wait_for", too.
 # shellcheck disable=SC2317

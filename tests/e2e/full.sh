@@ -5,7 +5,7 @@
 # is space again; with on-full=error it gets an error. And dom0 goes down with a
 # busy guest: nothing hangs, the last flush is in the image.
 #
-# vm: --kernel xen --timeout 500
+# vm: --kernel xen --timeout 900
 set -u
 # shellcheck source=tests/vm/lib.sh
 . "$(dirname "$0")/../vm/lib.sh"

@@ -4,7 +4,7 @@
 # Without Xen: kill -9 of the mapper under fio on /dev/mapper/k, ten times, each
 # with at least a hundred allocations not yet committed; fio verifies.
 #
-# vm: --kernel 6.1 --timeout 400
+# vm: --kernel 6.1 --timeout 900
 # vm-long: --kernel 6.12 --timeout 400
 set -u
 # shellcheck source=tests/vm/lib.sh
@@ -16,6 +16,7 @@ set -u
 
 modprobe -a loop dm-userspace && make_vm_directory && make_chain /vm/disk.qcow $size || fail "prepare images"
 commit_late
+echo 'lease-ahead = yes' >>/etc/xen/xen-dmu.conf
 check "attach" xen-dmu attach qcow:/vm/disk.qcow --name k || finish
 cd /tmp || exit
 # shellcheck disable=SC2046 # words

@@ -4,7 +4,7 @@
 # kill -9 of the mapper under a guest that writes and verifies, ten times at
 # random moments, each with at least a hundred allocations not yet committed.
 #
-# vm: --kernel xen --timeout 900
+# vm: --kernel xen --timeout 1200
 set -u
 # shellcheck source=tests/vm/lib.sh
 . "$(dirname "$0")/../vm/lib.sh"

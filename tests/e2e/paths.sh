@@ -13,7 +13,7 @@
 #   xl dmu:...,,xvda,w,script=    x    -  x  -  x  x  x     x
 #   a configuration file          one kind of quotes: the other delimits the string
 #
-# vm: --kernel xen --timeout 400
+# vm: --kernel xen --timeout 900
 
 # Functions are called through "check" and "wait_for", too.
 # shellcheck disable=SC2317

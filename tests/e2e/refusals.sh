@@ -4,7 +4,7 @@
 # Disks that can't be attached: xl's own output tells the cause, nothing is left
 # behind, and the guest does not mind. Runs in dom0.
 #
-# vm: --kernel xen --timeout 400
+# vm: --kernel xen --timeout 900
 
 # Functions are called through "check" and "wait_for", too.
 # shellcheck disable=SC2317
@@ -93,7 +93,7 @@ refuse 'backing file missing' one xvdb qcow:$vm/orphan.qcow "base.qcow.*No such 
 refuse 'backing file outside what is allowed' one xvdb qcow:$vm/reaching.qcow "/etc/secret.qcow.*outside of what is allowed"
 refuse 'a symbolic link as a backing file' one xvdb qcow:$vm/linked.qcow "link.qcow.*symbolic link"
 check 'no lock after a refused backing file' unlocked qcow /etc/secret.qcow
-refuse 'encrypted image' one xvdb qcow:$vm/encrypted.qcow "encrypted (AES)"
+refuse 'encrypted image' one xvdb qcow:$vm/encrypted.qcow "encrypted; name the file that holds its key"
 refuse 'no format at all' one xvdb $vm/good.qcow "names no format"
 refuse 'relative path' one xvdb qcow:good.qcow "relative path"
 

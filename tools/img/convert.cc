@@ -178,7 +178,9 @@ void add_convert(Commands& commands) {
     command->add_flag("-p,--progress", arguments->progress, "a progress bar on stderr");
     command->add_flag("-n,--existing", arguments->existing, "into an image that exists, as large at least");
     command->add_option("--cluster-size", arguments->cluster_size, "unit of allocation of the target");
-    command->add_option("-o", arguments->options, "of the target's format: see its page")->type_name("KEY=VALUE[,...]");
+    command->add_option("-o", arguments->options, "of the target's format: see its page")
+        ->allow_extra_args(false)
+        ->type_name("KEY=VALUE[,...]");
     commands.on(command, [arguments] { return ended(convert(*arguments)); });
 }
 

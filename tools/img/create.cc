@@ -114,7 +114,9 @@ void add_create(Commands& commands) {
     command->add_option("-b,--backing", arguments->backing, "image to start from, as raw:/vm/base.raw")
         ->type_name("FORMAT:PATH");
     command->add_option("--cluster-size", arguments->cluster_size, "unit of allocation");
-    command->add_option("-o", arguments->options, "of the format: see its page")->type_name("KEY=VALUE[,...]");
+    command->add_option("-o", arguments->options, "of the format: see its page")
+        ->allow_extra_args(false)
+        ->type_name("KEY=VALUE[,...]");
     commands.on(command, [arguments] { return ended(create(*arguments)); });
 }
 

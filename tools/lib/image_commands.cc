@@ -11,6 +11,7 @@
 #include "formats/core/chain.h"
 #include "formats/core/image_neighbours.h"
 #include "formats/core/spec.h"
+#include "xen-backend/control/config.h"
 
 namespace dmu {
 namespace fs = std::filesystem;
@@ -142,9 +143,13 @@ Result<CheckReport> check_image(const std::string& text, bool force) {
         return Error{Code::unsupported, "the format " + named->spec.format + " has no metadata to check"};
     if (!force)
         if (auto status = refuse_attached(named->spec.path); !status) return status.error();
+    // Its data files and extents are where an attached disk may have them.
+    const auto config = read_config(config_path());
+    if (!config) return config.error();
     auto file = open_file(named->spec.path, {.writable = false, .direct = false});
     if (!file) return file.error();
-    return named->format->check(**file, {});
+    ImageNeighbours neighbours(named->spec.path, config->paths, false);
+    return named->format->check(**file, {Repair::none, &neighbours});
 }
 
 int check_status(const CheckReport& report) {

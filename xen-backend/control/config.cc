@@ -55,11 +55,18 @@ Status set_on_full(OnFull& into, const std::string& value) {
     return ok();
 }
 
+Status set_yes_no(bool& into, const std::string& value) {
+    if (value != "yes" && value != "no") return Error{Code::invalid, "'" + value + "' is neither yes nor no"};
+    into = value == "yes";
+    return ok();
+}
+
 Status set(Config& config, const std::string& name, const std::string& value) {
     if (name == "roots") return set_directories(config.paths.roots, value);
     if (name == "image-roots") return set_directories(config.paths.image_roots, value);
     if (name == "on-full") return set_on_full(config.on_full, value);
     if (name == "commit-seconds") return set_number(config.commit_seconds, value, 1, 3600);
+    if (name == "lease-ahead") return set_yes_no(config.lease_ahead, value);
     if (name == "scratch-mib") return set_number(config.scratch_mib, value, 1, 65536);
     if (name == "wait-seconds" && value == "forever") {
         config.wait_seconds = 0xffffffffu;
@@ -68,7 +75,7 @@ Status set(Config& config, const std::string& name, const std::string& value) {
     if (name == "wait-seconds") return set_number(config.wait_seconds, value, 0, 0xfffffffeu);
     return Error{Code::invalid, "unknown name '" + name +
                                     "'; known are roots, image-roots, on-full, wait-seconds, commit-seconds, "
-                                    "scratch-mib"};
+                                    "lease-ahead, scratch-mib"};
 }
 
 Status parse_line(Config& config, const std::string& line) {

@@ -21,6 +21,7 @@ struct Config {
     OnFull on_full = OnFull::wait;
     std::uint32_t wait_seconds = 0xffffffffu;  // for a successor; all ones: for ever
     unsigned commit_seconds = 1;               // 1..3600
+    bool lease_ahead = false;                  // first writes take space reserved in advance
     std::uint32_t scratch_mib = 64;            // 1..65536: for decompressed clusters, per disk
 };
 

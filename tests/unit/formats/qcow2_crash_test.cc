@@ -134,7 +134,6 @@ TEST_P(Qcow2Crash, AnywhereAnyhow) {
 
 // Snapshots: whatever is there afterwards, the disk reads as it did before or after.
 TEST_P(Qcow2Crash, WhileSnapshotsAreMade) {
-    if (GetParam().name == "Narrow") GTEST_SKIP() << "refcounts of 1 bit";
     ASSERT_NO_FATAL_FAILURE(open());
     SectorModel model(base_);
     auto* snapshots = chain_->top().snapshots();
@@ -143,6 +142,12 @@ TEST_P(Qcow2Crash, WhileSnapshotsAreMade) {
     ASSERT_OK(target_->flush());
     model.flushed();
     looked_at_ = recording_->size();
+    if (GetParam().name == "Narrow") {
+        // Of 1 bit: nothing can be shared, and nothing has changed.
+        ASSERT_TRUE(fails_with(snapshots->create("a"), Code::unsupported, "refcounts"));
+        look_at_new_steps(model);
+        return;
+    }
     ASSERT_OK(snapshots->create("a"));
     look_at_new_steps(model);
     target_ = std::make_unique<StandIn>(*chain_);

@@ -39,7 +39,7 @@ TEST(ConfigFile, EveryNameIsRead) {
 TEST(ConfigFile, WhatIsWrongIsNamedWithItsLine) {
     Place place;
     for (const char* line : {"colour = red", "on-full = maybe", "wait-seconds = soon", "commit-seconds = 0",
-                             "scratch-mib = 0", "roots = vm", "nothing"}) {
+                             "scratch-mib = 0", "lease-ahead = maybe", "roots = vm", "nothing"}) {
         auto config = parse(place, std::string("on-full = wait\n") + line + "\n");
         ASSERT_FALSE(config) << line;
         EXPECT_NE(config.error().message.find("line 2"), std::string::npos) << config.error().message;

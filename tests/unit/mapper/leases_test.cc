@@ -10,6 +10,7 @@ constexpr std::uint64_t features = DMU_FEATURE_LOG | DMU_FEATURE_FILES | DMU_FEA
 
 DiskSetup lazy(const std::string& spec) {
     DiskSetup setup = setup_for(spec);
+    setup.config.lease_ahead = true;
     setup.config.commit_seconds = 3600;
     return setup;
 }
