@@ -6,7 +6,9 @@
 
 #include "formats/core/endian.h"
 #include "formats/core/units.h"
+#include "formats/crypto/luks.h"
 #include "formats/qcow2/create_options.h"
+#include "formats/qcow2/encryption.h"
 #include "formats/qcow2/qcow2_image.h"
 #include "formats/qcow2/refcounts.h"
 
@@ -32,18 +34,19 @@ Status write_zeros(BlockFile& file, std::uint64_t start, std::uint64_t bytes) {
     return ok();
 }
 
-// Header, refcount table, its blocks, L1 table: in this order, from cluster 0.
+// Header, refcount table, its blocks, L1 table, LUKS header: in this order, from cluster 0.
 struct Layout {
-    std::uint64_t table = 1, blocks = 1, l1 = 1;  // clusters
-    std::uint64_t total() const { return 1 + table + blocks + l1; }
+    std::uint64_t table = 1, blocks = 1, l1 = 1, luks = 0;  // clusters
+    std::uint64_t total() const { return 1 + table + blocks + l1 + luks; }
 };
 
-Layout lay_out(const Header& header) {
+Layout lay_out(const Header& header, std::uint64_t luks_bytes) {
     const auto clusters = [&](std::uint64_t bytes) {
         return align_up(bytes, header.cluster_bytes()) >> header.cluster_bits;
     };
     Layout layout;
     layout.l1 = clusters(header.l1_bytes());
+    layout.luks = clusters(luks_bytes);
     while (true) {
         const auto blocks = align_up(layout.total(), header.block_clusters()) / header.block_clusters();
         const auto table = clusters(blocks * 8);
@@ -69,18 +72,21 @@ Status write_refcounts(BlockFile& file, const Header& header, const Layout& layo
 }
 
 // The header last: before it there is no image.
-Status write_image(BlockFile& file, Header& header) {
-    const auto layout = lay_out(header);
+Status write_image(BlockFile& file, Header& header, std::span<const std::byte> luks) {
+    const auto layout = lay_out(header, luks.size());
     if (layout.table << header.cluster_bits > max_refcount_table_bytes)
         return wrong(file, Code::invalid, "the disk is too large for such refcounts and clusters");
     header.refcount_table_offset = header.cluster_bytes();
     header.refcount_table_clusters = static_cast<std::uint32_t>(layout.table);
     header.l1_offset = (1 + layout.table + layout.blocks) << header.cluster_bits;
+    const auto luks_offset = header.l1_offset + (layout.l1 << header.cluster_bits);
+    if (!luks.empty()) set_crypto(header, {luks_offset, luks.size()});
     const auto encoded = encode_header(header);
     if (!encoded) return wrong(file, encoded.error().code, encoded.error().message);
     const auto bytes = layout.total() << header.cluster_bits;
     auto done = file.fixed_size() ? write_zeros(file, 0, bytes) : file.truncate(bytes);
     if (done) done = write_refcounts(file, header, layout);
+    if (done && !luks.empty()) done = file.write(luks_offset, luks);
     if (done) done = file.sync();
     if (done) done = file.write(0, *encoded);
     return done ? file.sync() : done;
@@ -110,8 +116,22 @@ private:
     BlockFile& file_;
 };
 
+Status write_zeros(Qcow2Image& image, Place place) {
+    const std::vector<std::byte> zeros(std::min<std::uint64_t>(place.length, 1 << 20));
+    while (place.length != 0) {
+        const auto part = std::min<std::uint64_t>(zeros.size(), place.length);
+        auto done = image.write_data(place, std::span(zeros).first(part));
+        if (!done) return done;
+        place.start.bytes += part;
+        place.host.bytes += part;
+        place.length -= part;
+    }
+    return ok();
+}
+
 Status preallocate(BlockFile& file, const CreatePlan& plan, Neighbours* neighbours) {
     OpenOptions options;
+    if (!plan.key_file.empty()) options.options.emplace_back("key-file", plan.key_file);
     options.writable = true;
     options.neighbours = neighbours;
     auto opened = Qcow2Image::open(std::make_unique<Borrowed>(file), options);
@@ -126,8 +146,7 @@ Status preallocate(BlockFile& file, const CreatePlan& plan, Neighbours* neighbou
         // A data file was made here: it is a hole as yet.
         const bool zeros = place->reads_as_zero || place->file == 1;
         Status done;
-        if (plan.preallocation == Preallocation::full || !zeros)
-            done = write_zeros(*image.files()[place->file], place->host.bytes, place->length);
+        if (plan.preallocation == Preallocation::full || !zeros) done = write_zeros(image, *place);
         if (done) done = image.apply(Change{ChangeKind::data, {at}, bytes, place->file, place->host});
         if (done) done = image.commit(DataState::written);
         if (!done) return done;
@@ -143,6 +162,19 @@ Status make_data_file(const CreatePlan& plan, Neighbours* neighbours) {
     return done ? (*made)->sync() : done;
 }
 
+// Header and key slot of a LUKS image; empty for another.
+Result<std::vector<std::byte>> make_luks(const CreatePlan& plan) {
+    if (plan.key_file.empty()) return std::vector<std::byte>{};
+    const auto secret = crypto::read_key_file(plan.key_file);
+    if (!secret) return secret.error();
+    if (plan.header.encryption != Encryption::luks) return std::vector<std::byte>{};
+    crypto::LuksOptions options;
+    if (plan.iteration_milliseconds != 0) options.iteration_milliseconds = plan.iteration_milliseconds;
+    auto made = crypto::create_luks(options, *secret, CipherBy::host_offset);
+    if (!made) return made.error();
+    return std::move(made->bytes);
+}
+
 }  // namespace
 
 Status create_image(BlockFile& file, const CreateOptions& options) {
@@ -151,9 +183,11 @@ Status create_image(BlockFile& file, const CreateOptions& options) {
     const auto size = file.size();
     if (!size) return size.error();
     if (*size != 0 && !file.fixed_size()) return wrong(file, Code::invalid, "the file is not empty");
+    const auto luks = make_luks(*plan);
+    if (!luks) return luks.error().in("create qcow2 image '" + file.name() + "'");
     Status done;
     if (!plan->data_file.empty()) done = make_data_file(*plan, options.neighbours);
-    if (done) done = write_image(file, plan->header);
+    if (done) done = write_image(file, plan->header, *luks);
     if (done && plan->preallocation != Preallocation::off) done = preallocate(file, *plan, options.neighbours);
     return done;
 }

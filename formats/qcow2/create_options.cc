@@ -21,6 +21,7 @@ public:
             if (done) done = take(key, value);
         if (done) done = check_version();
         if (done) done = check_data_file();
+        if (done) done = check_encryption();
         if (done) done = check_preallocation();
         if (done) done = take_backing();
         if (done) done = take_size();
@@ -54,9 +55,12 @@ private:
             plan_.data_file = value;
             return value.empty() ? wrong("option 'data_file' names no file") : ok();
         }
-        if (key.starts_with("encrypt") || key == "key-file")
-            return Error{Code::unsupported,
-                         "create qcow2 image '" + file_.name() + "': this release can't create encrypted images"};
+        if (key == "encryption") return take_encryption(value);
+        if (key == "iter_time") return take_iteration_time(value);
+        if (key == "key-file") {
+            plan_.key_file = value;
+            return value.empty() ? wrong("option 'key-file' names no file") : ok();
+        }
         return wrong("there is no option '" + key + "'");
     }
 
@@ -104,6 +108,22 @@ private:
         return ok();
     }
 
+    Status take_encryption(const std::string& value) {
+        if (value != "aes" && value != "luks") return no_value("encryption", value, "luks and aes");
+        header_.encryption = value == "aes" ? Encryption::aes : Encryption::luks;
+        return ok();
+    }
+
+    Status take_iteration_time(const std::string& value) {
+        constexpr std::uint32_t most = 60000;
+        const auto* end = value.data() + value.size();
+        const auto read = std::from_chars(value.data(), end, plan_.iteration_milliseconds);
+        if (read.ec != std::errc{} || read.ptr != end || plan_.iteration_milliseconds == 0 ||
+            plan_.iteration_milliseconds > most)
+            return no_value("iter_time", value, "1 to 60000 milliseconds");
+        return ok();
+    }
+
     Status check_version() {
         if (header_.extended_l2() && header_.cluster_bits < 14)
             return wrong("extended L2 entries need clusters of 16 KiB or more");
@@ -124,6 +144,19 @@ private:
         // Otherwise what is not mapped would be zeros here and something else in the raw file.
         if (header_.autoclear != 0 && plan_.preallocation == Preallocation::off)
             plan_.preallocation = Preallocation::metadata;
+        return ok();
+    }
+
+    // What a hole deciphers to is garbage, so that preallocated clusters must be written.
+    Status check_encryption() {
+        if (header_.encryption == Encryption::none)
+            return plan_.key_file.empty() ? ok() : wrong("option 'key-file' needs 'encryption=luks' (or aes)");
+        if (plan_.key_file.empty()) return wrong("an encrypted image needs option 'key-file', the file of its key");
+        if (header_.encryption != Encryption::luks && plan_.iteration_milliseconds != 0)
+            return wrong("option 'iter_time' needs 'encryption=luks'");
+        if (header_.raw_data_file()) return wrong("an encrypted data file can't be raw");
+        if (plan_.preallocation == Preallocation::metadata || plan_.preallocation == Preallocation::falloc)
+            return wrong("an encrypted image can be preallocated only with preallocation=full");
         return ok();
     }
 

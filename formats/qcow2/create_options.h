@@ -12,6 +12,8 @@ struct CreatePlan {
     Header header;  // all but where the tables lie
     Preallocation preallocation = Preallocation::off;
     std::string data_file;
+    std::string key_file;
+    std::uint32_t iteration_milliseconds = 0;  // of LUKS; 0: the default
 };
 
 // Every option checked, also against the others. file: for messages.

@@ -7,8 +7,9 @@
 
 namespace dmu {
 
-// Options of open: none yet. Of create: compat, preallocation, refcount_bits,
-// lazy_refcounts, extended_l2, data_file, data_file_raw, compression_type.
+// Option of open: key-file, for an encrypted image. Of create: compat, preallocation,
+// refcount_bits, lazy_refcounts, extended_l2, data_file, data_file_raw, compression_type,
+// encryption, key-file, iter_time.
 //
 // The grain is the cluster, with extended L2 entries too: a first write fills a cluster,
 // so that any reserved cluster can take it. A cluster of which another writer allocated

@@ -89,8 +89,20 @@ Result<Place> Qcow2Image::reserve(GuestRange range) {
         if (run.error().code == Code::corrupt) corrupt_ = true;
         return run.error();
     }
-    return Place{
-        {start}, run->count << header_.cluster_bits, 0, {run->first << header_.cluster_bits}, run->reads_as_zero};
+    return Place{{start},
+                 run->count << header_.cluster_bits,
+                 0,
+                 {run->first << header_.cluster_bits},
+                 run->reads_as_zero && !cipher_};
+}
+
+Status Qcow2Image::write_data(const Place& place, std::span<const std::byte> from) {
+    auto& file = *files_[place.file];
+    if (!cipher_) return file.write(place.host.bytes, from);
+    std::vector<std::byte> secret(from.begin(), from.end());
+    const auto at = cipher_->by() == CipherBy::guest_offset ? place.start.bytes : place.host.bytes;
+    auto done = cipher_->encrypt(at, secret);
+    return done ? file.write(place.host.bytes, secret) : done;
 }
 
 // ----------------------------------------------------------------- apply ---

@@ -55,8 +55,12 @@ public:
     Status write_compressed(GuestOffset start, std::span<const std::byte> from) override;
     Status set_backing(const std::optional<BackingReference>& backing) override;
     Snapshots* snapshots() override { return this; }
+    const Cipher* cipher() const override { return cipher_.get(); }
     Status close() override;
     std::uint64_t allocated_bytes() const override;
+
+    // Whole sectors of guest data into a place, encrypted where the image is.
+    Status write_data(const Place& place, std::span<const std::byte> from);
 
     // For preallocation: fresh space is a hole.
     void go_sparse() {
@@ -76,7 +80,7 @@ private:
     static Result<Header> read_header(BlockFile& file, std::uint64_t file_bytes);
     Status check_mode(const OpenOptions& options) const;
     Status open_data_file(const OpenOptions& options);
-    Status make_cipher(const OpenOptions& options) const;
+    Status make_cipher(const OpenOptions& options);
     void describe();
     Status read_l1();
     Status read_tables();
@@ -168,6 +172,7 @@ private:
     bool protected_ = false;
     bool sparse_ = false;
     ImageInfo info_;
+    std::unique_ptr<Cipher> cipher_;
     Metadata metadata_;
     Refcounts refcounts_;
     Allocator allocator_;

@@ -8,6 +8,7 @@
 #include "formats/qcow2/bitmaps.h"
 #include "formats/qcow2/check.h"
 #include "formats/qcow2/create.h"
+#include "formats/qcow2/encryption.h"
 #include "formats/qcow2/qcow2.h"
 #include "formats/qcow2/qcow2_image.h"
 
@@ -83,13 +84,11 @@ Status Qcow2Image::check_mode(const OpenOptions& options) const {
     return ok();
 }
 
-// Where the cipher of an encrypted image comes from: for AES the content of option key-file,
-// for LUKS the header that extension_crypto says where to find, and the key file's passphrase.
-Status Qcow2Image::make_cipher(const OpenOptions&) const {
-    if (header_.encryption == Encryption::none) return ok();
-    return error(Code::unsupported, std::string("it is encrypted (") +
-                                        (header_.encryption == Encryption::aes ? "AES" : "LUKS") +
-                                        "), which this release can't open");
+Status Qcow2Image::make_cipher(const OpenOptions& options) {
+    auto cipher = open_cipher(*file_, header_, file_bytes_, options);
+    if (!cipher) return cipher.error();
+    cipher_ = std::move(*cipher);
+    return ok();
 }
 
 Status Qcow2Image::open_data_file(const OpenOptions& options) {
@@ -159,6 +158,16 @@ Status Qcow2Image::take_metadata() {
     const auto bitmaps = bitmaps_of(header_, file_->name());
     if (!bitmaps) return bitmaps.error();
     if (*bitmaps) range((*bitmaps)->directory_offset, (*bitmaps)->directory_bytes);
+    const auto crypto = crypto_of(header_, file_bytes_, file_->name());
+    if (!crypto) return crypto.error();
+    if (*crypto) {
+        const auto first = (*crypto)->offset >> header_.cluster_bits;
+        const auto count = align_up((*crypto)->bytes, cluster_bytes()) >> header_.cluster_bits;
+        if (metadata_.fixed.touches(first, count))
+            return error(Code::corrupt,
+                         "the LUKS header at byte " + std::to_string((*crypto)->offset) + " lies over other metadata");
+        metadata_.fixed.add(first, count);
+    }
 
     const auto end = std::max(align_up(file_bytes_, cluster_bytes()), allocator_.end() << header_.cluster_bits);
     for (std::uint64_t i = 0; i < l1_.size(); i++) {

@@ -22,10 +22,12 @@ Status Qcow2Image::rewrite_last(const Entry& entry, std::uint64_t guest, std::ui
     const auto used = std::span(content).first(kept);
     auto& file = data_file_ ? *data_file_ : *file_;
     auto done = entry.compressed() ? read_compressed({guest}, used) : file.read(entry.offset(), used);
+    if (done && cipher_ && !entry.compressed())
+        done = cipher_->decrypt(cipher_->by() == CipherBy::guest_offset ? guest : entry.offset(), used);
     if (!done) return done;
     const auto place = reserve({{guest}, kept});
     if (!place) return place.error();
-    done = files_[place->file]->write(place->host.bytes, content);
+    done = write_data(*place, content);
     if (!done) return done;
     return apply(Change{ChangeKind::data, {guest}, info_.virtual_size - guest, place->file, place->host});
 }
@@ -176,6 +178,7 @@ Result<std::uint64_t> Qcow2Image::place_compressed(std::uint64_t bytes) {
 Status Qcow2Image::write_compressed(GuestOffset start, std::span<const std::byte> from) {
     auto done = writable_or_why();
     if (!done) return done;
+    if (cipher_) return error(Code::unsupported, "compressed clusters of an encrypted image would not be encrypted");
     if (data_file_) return error(Code::unsupported, "with an external data file it can't be written compressed");
     const auto length = std::min(cluster_bytes(), info_.virtual_size - std::min(start.bytes, info_.virtual_size));
     if (start.bytes % cluster_bytes() != 0 || length == 0 || from.size() != length)

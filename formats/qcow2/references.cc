@@ -6,6 +6,7 @@
 #include "formats/core/endian.h"
 #include "formats/core/units.h"
 #include "formats/qcow2/bitmaps.h"
+#include "formats/qcow2/encryption.h"
 
 namespace dmu::qcow2 {
 
@@ -153,9 +154,11 @@ Status References::walk() {
             if (!done) return done;
         }
     }
-    if (const auto* crypto = header_.extension(extension_crypto); crypto != nullptr && crypto->data.size() == 16)
-        take(load_be<std::uint64_t>(crypto->data, 0), load_be<std::uint64_t>(crypto->data, 8), Kind::fixed,
-             "the encryption header");
+    const auto crypto = crypto_of(header_, file_bytes_, file_.name());
+    if (!crypto)
+        fault(crypto.error().message);
+    else if (*crypto)
+        take((*crypto)->offset, (*crypto)->bytes, Kind::fixed, "the LUKS header");
     return walk_bitmaps();
 }
 

@@ -1,64 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 // qemu as the maker of images: compressed, preallocated, with snapshots and bitmaps; read
 // and written by us, and found right by it afterwards.
-#include "tests/unit/formats/qcow2_support.h"
+#include "tests/unit/formats/qcow2_qemu.h"
 
 namespace dmu {
 namespace {
-
-class Qcow2Qemu : public ::testing::Test {
-protected:
-    void SetUp() override {
-        if (!has_qemu()) GTEST_SKIP() << "no qemu-img and qemu-io";
-    }
-    std::string qemu(const std::string& command) {
-        const auto ran = run_command("cd '" + directory_.path() + "' && " + command);
-        EXPECT_EQ(ran.status, 0) << command << ": " << ran.output;
-        return ran.output;
-    }
-    std::unique_ptr<Chain> open(const std::string& name, bool writable) {
-        auto chain = Chain::open(*parse_spec("qcow2:" + directory_ / name), writable, PathPolicy{});
-        EXPECT_OK(chain);
-        return chain ? std::move(*chain) : nullptr;
-    }
-    void write_through_us(const std::string& name, Bytes& model, int count) {
-        auto chain = open(name, true);
-        ASSERT_NE(chain, nullptr);
-        StandIn target(*chain);
-        ASSERT_EQ(target.size(), model.size());
-        for (int i = 0; i < count; i++) {
-            const auto offset = random_() % model.size();
-            const auto bytes =
-                pattern(std::min<std::uint64_t>(1 + random_() % 60000, model.size() - offset), random_());
-            ASSERT_OK(target.write({offset}, bytes));
-            std::copy(bytes.begin(), bytes.end(), model.begin() + static_cast<std::ptrdiff_t>(offset));
-        }
-        ASSERT_OK(target.flush());
-        ASSERT_OK(chain->top().close());
-    }
-    void both_read(const std::string& name, const Bytes& model) {
-        auto chain = open(name, false);
-        ASSERT_NE(chain, nullptr);
-        Bytes seen(model.size());
-        ASSERT_OK(chain->read({0}, seen));
-        EXPECT_TRUE(seen == model) << name;
-        qemu("qemu-img check -q -f qcow2 " + name);
-        qemu("qemu-img convert -f qcow2 -O raw " + name + " out.raw");
-        EXPECT_TRUE(read_file(directory_ / "out.raw") == model) << name;
-    }
-    // Half of it compresses, half does not.
-    Bytes content() {
-        auto bytes = pattern(1 << 20, random_());
-        for (std::size_t i = 0; i < bytes.size(); i++)
-            if (i / 20000 % 2) bytes[i] = static_cast<std::byte>(i / 20000);
-        return bytes;
-    }
-
-    const std::uint64_t seed_ = test_seed();
-    std::mt19937_64 random_{seed_};
-    ::testing::ScopedTrace trace_{__FILE__, __LINE__, "DMU_TEST_SEED=" + std::to_string(seed_)};
-    TempDir directory_{fast_directory()};
-};
 
 TEST_F(Qcow2Qemu, CompressedByIt) {
     for (const char* how : {"zlib", "zstd"}) {

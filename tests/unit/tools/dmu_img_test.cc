@@ -245,6 +245,13 @@ TEST_F(DmuImg, Encrypted) {
     EXPECT_THAT(without.output, HasSubstr("key-file="));
     EXPECT_THAT(img("info qcow:e.qcow").output, HasSubstr("encrypted: yes"));
     EXPECT_THAT(img("convert -c raw:a 'qcow;key-file=key:f.qcow'").output, HasSubstr("would not be encrypted"));
+    good("convert -o encryption=luks,key-file=key,iter_time=10 raw:a qcow2:l.qcow2");
+    good("compare raw:a 'qcow2;key-file=key:l.qcow2'");
+    good("check qcow2:l.qcow2");
+    EXPECT_THAT(img("info qcow2:l.qcow2").output, HasSubstr("encrypted: yes"));
+    EXPECT_THAT(img("io -r -c 'read 0 512' qcow2:l.qcow2").output, HasSubstr("key-file="));
+    EXPECT_EQ(img("convert -c -o encryption=luks,key-file=key,iter_time=10 raw:a qcow2:c.qcow2").status, 1);
+    EXPECT_FALSE(std::filesystem::exists(directory_ / "c.qcow2"));
     const auto raw = read_file(directory_ / "e.qcow");
     const Bytes plain(32, std::byte{0x41});
     EXPECT_EQ(std::search(raw.begin(), raw.end(), plain.begin(), plain.end()), raw.end());
