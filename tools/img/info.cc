@@ -91,10 +91,8 @@ Json to_json(const Seen& seen) {
     for (const auto& snapshot : seen.snapshots) json["snapshots"].push_back(snapshot_json(snapshot));
     Json data;
     for (const auto& [key, value] : info.details) {
-        if (key == "dirty-flag")
-            std::visit([&](const auto& plain) { json[key] = plain; }, value);
-        else
-            std::visit([&, name = key](const auto& plain) { data[name] = plain; }, value);
+        Json& place = key == "dirty-flag" ? json[key] : data[key];
+        std::visit([&place](const auto& plain) { place = plain; }, value);
     }
     if (!data.empty()) json["format-specific"] = {{"type", info.format}, {"data", data}};
     return json;
