@@ -19,7 +19,7 @@ size=96M
 key=/etc/xen/keys/web
 passphrase=correct-horse-battery
 pattern=PLAINTEXT-of-the-guest
-kinds=${*:-luks aes qcow-aes luks-over-luks luks-over-aes aes-over-raw}
+kinds=${*:-luks aes qcow-aes luks-over-luks luks-over-aes aes-over-raw aes-snapshot luks-data-file}
 
 # --- images ----------------------------------------------------------------------------
 secret="secret,id=s,file=$key"
@@ -33,7 +33,11 @@ make_over() { # OPTIONS BASE-FORMAT
 	qemu-img create -q -f qcow2 --object "$secret" -o "$1" -u -b base.img -F "$2" /vm/i.img $size
 }
 
-# Makes /vm/i.img; sets $spec, and for qemu $judged and its options $judge.
+opened() { # how qemu opens it with the key
+	echo "driver=$format,file.driver=file,file.filename=/vm/i.img$(printf ',%s' "${reads[@]}")"
+}
+
+# Makes /vm/i.img; sets $spec, and for qemu $format and $reads.
 make_image() { # KIND
 	local below=''
 	format=qcow2 reads=(encrypt.key-secret=s)
@@ -43,6 +47,9 @@ make_image() { # KIND
 	qcow-aes) format=qcow && qemu-img create -q -f qcow --object "$secret" -o $aes /vm/i.img $size ;;
 	luks-over-luks) below=';backing-key-file='$key && make_base qcow2 $luks && make_over $luks qcow2 ;;
 	luks-over-aes) below=';backing-key-file='$key && make_base qcow2 $aes && make_over $luks qcow2 ;;
+	aes-snapshot) make_base qcow2 $aes && mv /vm/base.img /vm/i.img &&
+		qemu-img snapshot --object "$secret" --image-opts "$(opened)" -c before ;;
+	luks-data-file) qemu-img create -q -f qcow2 --object "$secret" -o "$luks,data_file=/vm/data.img" /vm/i.img $size ;;
 	aes-over-raw) make_base raw size=$size && make_over $aes raw ;;
 	esac || return
 	case $1 in
@@ -53,10 +60,7 @@ make_image() { # KIND
 
 # What the judge reads with the key.
 outside() { # FILE
-	local options
-	options=$(printf ',%s' "${reads[@]}")
-	qemu-img convert --object "$secret" --image-opts \
-		"driver=$format,file.driver=file,file.filename=/vm/i.img$options" -O raw "$1"
+	qemu-img convert --object "$secret" --image-opts "$(opened)" -O raw "$1"
 }
 
 # --- use -------------------------------------------------------------------------------
@@ -86,17 +90,22 @@ no_secret() {
 	dmsetup table --target crypt | grep -q ':logon:dmu:' || { dmsetup table && return 1; }
 	! dmsetup table --target crypt --showkeys | grep -E ' [0-9a-f]{32,} '
 }
-no_plain_text() { ! grep -a -q "$pattern" /vm/i.img; }
+no_plain_text() { ! grep -a -q "$pattern" /vm/*.img; }
 
 judge() { # KIND
-	[ "$format" = qcow ] || check "$1: qemu-img check" qemu-img check -q --object "$secret" --image-opts \
-		"driver=$format,file.driver=file,file.filename=/vm/i.img,encrypt.key-secret=s"
+	[ "$format" = qcow ] ||
+		check "$1: qemu-img check" qemu-img check -q --object "$secret" --image-opts "$(opened)"
 	check "$1: qemu-img reads it" outside /var/tmp/outside.raw || return
 	check "$1: what qemu-img reads is what the device had" cmp /var/tmp/outside.raw /var/tmp/inside.raw
 	check "$1: e2fsck finds nothing" e2fsck -fn /var/tmp/outside.raw
 	mkdir -p /mnt/check && mount -o loop,ro,noload /var/tmp/outside.raw /mnt/check || { fail "$1: mount" && return; }
 	check "$1: the files are those that were written" env -C /mnt/check sha256sum --quiet -c SUMS
 	umount /mnt/check
+	[ "$1" != aes-snapshot ] || check "$1: the snapshot is what it was" snapshot_kept
+}
+snapshot_kept() {
+	qemu-img convert --object "$secret" --image-opts "$(opened)" -l snapshot.name=before -O raw /var/tmp/outside.raw &&
+		cmp /var/tmp/outside.raw /var/tmp/before.raw
 }
 
 try() { # KIND
@@ -190,6 +199,7 @@ head -c 3M /dev/urandom >/mnt/big
 { head -c 8M /dev/urandom && head -c 88M /dev/zero; } >/var/tmp/base.raw
 for kind in $kinds; do try "$kind"; done
 if [ $# -eq 0 ]; then
+	echo 'lease-ahead = yes' >>/etc/xen/xen-dmu.conf
 	try_kills luks
 	try_kills aes
 	try_refusals

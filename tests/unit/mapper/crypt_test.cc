@@ -6,6 +6,7 @@
 
 #include <fstream>
 
+#include "formats/crypto/sector_cipher.h"
 #include "tests/unit/mapper/support.h"
 #include "xen-backend/mapper/crypt_stack.h"
 
@@ -38,12 +39,14 @@ protected:
         access.open_device = stand_in_node;
         return access;
     }
-    std::string make(const std::string& format, const std::string& encryption, const std::string& name = "disk") {
+    std::string make(const std::string& format, const std::string& encryption, const std::string& name = "disk",
+                     const std::string& backing = "") {
         std::ofstream(place_.path(name)).close();
         auto file = open_file(place_.path(name), {.writable = true});
         EXPECT_TRUE(file);
         CreateOptions options;
         options.virtual_size = size;
+        if (!backing.empty()) options.backing = BackingReference{backing, "raw"};
         options.options = {{"key-file", place_.path("key")}};
         if (!encryption.empty()) options.options.emplace_back("encryption", encryption);
         if (encryption == "luks") options.options.emplace_back("iter_time", "1");
@@ -161,6 +164,111 @@ TEST_F(Crypt, WhatAKilledMapperWasMakingGoesWithItsSuccessor) {
     EXPECT_TRUE(eventually([&] { return place_.states().empty(); }));
     EXPECT_FALSE(host_.dm.exists("dmu-5-51712+base-0.0"));
     EXPECT_FALSE(host_.dm.exists("dmu-5-51712+crypt-0.0"));
+}
+
+// ------------------------------------------------ first writes of legacy AES ---
+
+class Aes : public Crypt {
+protected:
+    KernelAccess faulty_access() {
+        KernelAccess access = this->access();
+        access.wrap = [faults = faults_](std::unique_ptr<BlockFile> file) {
+            return std::make_unique<FaultableFile>(std::move(file), faults);
+        };
+        return access;
+    }
+    FakeTarget& disk() { return host_.kernel.target(key()); }
+    FakeTarget& base() { return host_.kernel.target(key() + "+base-0.0"); }
+    int write(std::uint64_t sector, const Bytes& bytes) {
+        auto request = disk().write(sector, bytes);
+        return request->wait() ? request->error() : -1;
+    }
+    // As dm-crypt does.
+    Bytes read_below(std::uint64_t sector, std::uint64_t length) {
+        auto request = base().read(sector, length);
+        EXPECT_TRUE(request->wait());
+        EXPECT_EQ(request->error(), 0);
+        Bytes bytes = request->data();
+        const crypto::Secret password(std::as_bytes(std::span(passphrase)));
+        auto cipher = crypto::make_legacy_cipher(password);
+        EXPECT_TRUE(cipher && (*cipher)->decrypt(sector * 512, bytes));
+        return bytes;
+    }
+
+    std::shared_ptr<Faults> faults_ = std::make_shared<Faults>();
+};
+
+TEST_F(Aes, AFirstWriteFindsItsWholeGrainOnDisk) {
+    const Bytes below = pattern(size, 3);
+    const auto spec = make("qcow2", "aes", "disk", place_.raw("base", below));
+    KernelAccess kernel = access();
+    TestMapper mapper(host_, "dom-5", &kernel);
+    ASSERT_TRUE(add(spec).at("ok").get<bool>());
+    ASSERT_EQ(write(5, pattern(512, 9)), 0);
+    // The stand-in of the crypt device has the guest's write; the file what the disk held.
+    EXPECT_EQ(read_below(0, 128), Bytes(below.begin(), below.begin() + 65536));
+    const auto map = disk().map();
+    ASSERT_FALSE(map.empty());
+    EXPECT_EQ(map[0].kind, static_cast<unsigned>(DMU_KIND_LINEAR));
+    EXPECT_EQ(map[0].length, 128u);
+    EXPECT_EQ(map[0].physical, map[0].start);
+    EXPECT_TRUE(disk().log().empty()) << "nothing that is not durable";
+    auto image = Chain::open(*parse_spec(spec), false, {});
+    ASSERT_TRUE(image) << image.error().message;
+    const auto mappings = (*image)->look_up({{0}, 65536});
+    ASSERT_TRUE(mappings);
+    EXPECT_EQ(mappings->front().layer, 0u) << "the mapping is in the image before the write has ended";
+    EXPECT_TRUE(disk().refusals().empty());
+    EXPECT_TRUE(base().refusals().empty());
+}
+
+TEST_F(Aes, ARequestOfManyGrains) {
+    const auto spec = make("qcow2", "aes");
+    KernelAccess kernel = access();
+    TestMapper mapper(host_, "dom-5", &kernel);
+    ASSERT_TRUE(add(spec).at("ok").get<bool>());
+    ASSERT_EQ(write(100, pattern(3 << 20, 9)), 0);
+    EXPECT_EQ(read_below(0, 6272), Bytes(6272 * 512)) << "zeros, encrypted";
+    ASSERT_EQ(write(16383, pattern(512, 1)), 0);
+    auto read = disk().read(100, 6144);
+    ASSERT_TRUE(read->wait());
+    EXPECT_EQ(read->data(), pattern(3 << 20, 9));
+}
+
+TEST_F(Aes, WhatCantBeCommittedIsNotWrittenTo) {
+    const auto spec = make("qcow2", "aes");
+    KernelAccess kernel = faulty_access();
+    TestMapper mapper(host_, "dom-5", &kernel);
+    ASSERT_TRUE(add(spec).at("ok").get<bool>());
+    ASSERT_EQ(write(1024, pattern(512, 1)), 0);
+    faults_->broken_syncs = true;
+    EXPECT_EQ(write(5, pattern(512, 9)), EIO);
+    EXPECT_EQ(write(5, pattern(512, 9)), EIO);
+    faults_->broken_syncs = false;
+    EXPECT_TRUE(eventually([&] { return write(5, pattern(512, 9)) == 0; }));
+    auto read = disk().read(5, 1);
+    ASSERT_TRUE(read->wait());
+    EXPECT_EQ(read->data(), pattern(512, 9));
+    EXPECT_EQ(read_below(0, 8), Bytes(4096));
+    EXPECT_TRUE(disk().refusals().empty());
+}
+
+TEST_F(Aes, ASuccessorGoesOn) {
+    const auto spec = make("qcow", "");
+    KernelAccess kernel = access();
+    {
+        TestMapper mapper(host_, "dom-5", &kernel);
+        ASSERT_TRUE(add(spec).at("ok").get<bool>());
+        ASSERT_EQ(write(5, pattern(512, 9)), 0);
+    }
+    auto waiting = disk().write(4096, pattern(512, 2));
+    auto again = disk().write(6, pattern(512, 3));
+    TestMapper successor(host_, "dom-5", &kernel);
+    ASSERT_TRUE(waiting->wait());
+    EXPECT_EQ(waiting->error(), 0);
+    ASSERT_TRUE(again->wait());
+    EXPECT_EQ(again->error(), 0);
+    EXPECT_EQ(read_below(4096, 8), Bytes(4096));
 }
 
 }  // namespace
