@@ -249,6 +249,11 @@ struct dmu_key {
 
 	struct llist_head written;	/* first writes to be published */
 	struct work_struct publish;
+	/*
+	 * For what may wait for a destination's I/O. A destination may be a
+	 * device of ours: its turn must not depend on one of those who wait.
+	 */
+	struct workqueue_struct *wq;
 
 	/* I/O issued to destinations, in two phases so that an invalidation can wait for the one before. */
 	u8 phase;
@@ -292,7 +297,7 @@ struct dmu_key {
 	atomic64_t errors;
 };
 
-extern struct workqueue_struct *dmu_wq;
+extern struct workqueue_struct *dmu_wq;	/* for what waits for no I/O, and the last of a key */
 extern struct bio_set dmu_bios;		/* pieces */
 extern struct bio_set dmu_sync_bios;	/* of which a worker has one at a time */
 extern struct bio_set dmu_fill_bios;	/* which end by themselves */

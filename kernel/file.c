@@ -147,7 +147,7 @@ void dmu_file_issue(struct dmu_io *io)
 		return;
 	}
 	INIT_WORK(&io->work, file_work);
-	queue_work(dmu_wq, &io->work);
+	queue_work(io->key->wq, &io->work);
 }
 
 /* May be called in an interrupt. */

@@ -227,7 +227,7 @@ void dmu_fill_written(struct dmu_miss *miss, int error)
 	if (error != -E2BIG && IS_ENABLED(CONFIG_PREEMPT_COUNT) && preemptible() && current_work())
 		dmu_fill_publish(&key->publish);
 	else
-		queue_work(dmu_wq, &key->publish);
+		queue_work(key->wq, &key->publish);
 }
 
 static void fill(struct dmu_miss *miss)
@@ -277,5 +277,5 @@ void dmu_fill_start(struct dmu_miss *miss)
 		return;
 	}
 	INIT_WORK(&miss->work, fill_work);
-	queue_work(dmu_wq, &miss->work);
+	queue_work(miss->key->wq, &miss->work);
 }

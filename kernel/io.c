@@ -218,7 +218,7 @@ void dmu_io_queue(struct dmu_io *io)
 {
 	io->returned = false;
 	INIT_WORK(&io->work, process_work);
-	queue_work(dmu_wq, &io->work);
+	queue_work(io->key->wq, &io->work);
 }
 
 void dmu_io_queue_list(struct list_head *ios)

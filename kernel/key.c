@@ -67,6 +67,8 @@ void dmu_key_set_fail(struct dmu_key *key, bool fail)
 		end_waiting(key);
 }
 
+static atomic_t key_count = ATOMIC_INIT(0);	/* ever made: names of workqueues */
+
 static struct dmu_key *create(const char *name)
 {
 	struct dmu_key *key = kzalloc(sizeof(*key), GFP_KERNEL);
@@ -99,7 +101,8 @@ static struct dmu_key *create(const char *name)
 	/* Tag 0 is what is not known: kind NONE. */
 	key->attrs[0] = kcalloc(DMU_ATTR_BLOCK, sizeof(struct dmu_attr), GFP_KERNEL);
 	key->counts = alloc_percpu(struct dmu_counts);
-	if (!key->attrs[0] || !key->counts)
+	key->wq = alloc_workqueue("dmu/%u", WQ_MEM_RECLAIM, 0, (u32)atomic_inc_return(&key_count));
+	if (!key->attrs[0] || !key->counts || !key->wq)
 		goto bad_memory;
 	if (dmu_map_init(&key->map))
 		goto bad_memory;
@@ -110,6 +113,8 @@ static struct dmu_key *create(const char *name)
 bad_drain:
 	dmu_map_destroy(&key->map);
 bad_memory:
+	if (key->wq)
+		destroy_workqueue(key->wq);
 	free_percpu(key->counts);
 	kfree(key->attrs[0]);
 	kfree(key);
@@ -154,6 +159,7 @@ static void release(struct kref *ref)
 	/* No table, no channel, so no request; a drain may still be on its way. */
 	dmu_drain_wait(key);
 	flush_work(&key->drained);
+	destroy_workqueue(key->wq);
 	list_for_each_entry_safe(event, next, &key->events, list)
 		dmu_event_drop(event);
 	dmu_log_free(key);

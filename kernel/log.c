@@ -213,7 +213,7 @@ void dmu_flush(struct dmu_io *io)
 {
 	atomic64_inc(&io->key->flush_count);
 	INIT_WORK(&io->work, io_flush_work);
-	queue_work(dmu_wq, &io->work);
+	queue_work(io->key->wq, &io->work);
 }
 
 /* The log fills up: have the mapper commit before anybody must wait. */

@@ -14,6 +14,7 @@ namespace dmu {
 namespace {
 
 constexpr const char* backing_option = "backing-format";
+constexpr const char* backing_key_option = "backing-key-file";
 
 // What makes two open files the same one; of memory (tests) there is only the name.
 struct Identity {
@@ -35,29 +36,48 @@ Result<const Format*> format_named(const std::string& name, const std::string& w
     return Error{Code::invalid, where + ": there is no format '" + name + "'; known are " + format_names()};
 }
 
+// "A,B,C": an element for each layer from the top, the last one for all below.
+class ByLayer {
+public:
+    void parse(const std::string& list) {
+        elements_.clear();
+        for (std::size_t at = 0; at <= list.size();) {
+            const auto end = std::min(list.find(',', at), list.size());
+            elements_.push_back(list.substr(at, end - at));
+            at = end + 1;
+        }
+    }
+    const std::vector<std::string>& elements() const { return elements_; }
+    // Empty: nothing says.
+    std::string of(unsigned overlay) const {
+        return elements_.empty() ? "" : elements_[std::min<std::size_t>(overlay, elements_.size() - 1)];
+    }
+
+private:
+    std::vector<std::string> elements_;
+};
+
 // The formats of backing files that the specification gives, by layer of the overlay.
 class BackingFormats {
 public:
     Status parse(const std::string& list) {
-        for (std::size_t at = 0; at <= list.size();) {
-            const auto end = std::min(list.find(',', at), list.size());
-            const auto format = format_named(list.substr(at, end - at), "option 'backing-format=" + list + "'");
+        by_layer_.parse(list);
+        for (const auto& element : by_layer_.elements()) {
+            const auto format = format_named(element, "option 'backing-format=" + list + "'");
             if (!format) return format.error();
-            by_layer_.push_back((*format)->name);
-            at = end + 1;
         }
         return ok();
     }
 
     // Empty: nothing says.
     std::string of(unsigned overlay, const PathPolicy& policy, const std::string& backing_path) const {
-        if (!by_layer_.empty()) return by_layer_[std::min<std::size_t>(overlay, by_layer_.size() - 1)];
+        if (!by_layer_.elements().empty()) return by_layer_.of(overlay);
         if (!policy.backing_format.empty()) return policy.backing_format;
         return backing_path.ends_with(".qcow") ? "qcow" : "";
     }
 
 private:
-    std::vector<std::string> by_layer_;
+    ByLayer by_layer_;
 };
 
 Result<const Format*> backing_format(const BackingReference& reference, const BackingFormats& formats, unsigned overlay,
@@ -111,7 +131,12 @@ Result<std::unique_ptr<Chain>> Chain::open(const ImageSpec& spec, bool writable,
     OpenOptions options;
     options.writable = writable;
     BackingFormats formats;
+    ByLayer keys;
     for (const auto& [key, value] : spec.options) {
+        if (key == backing_key_option) {
+            keys.parse(value);
+            continue;
+        }
         if (key != backing_option) {
             options.options.emplace_back(key, value);
             continue;
@@ -160,6 +185,7 @@ Result<std::unique_ptr<Chain>> Chain::open(const ImageSpec& spec, bool writable,
         if (!format) return format.error();
         overlay_path = std::exchange(path, std::move(*next));
         options = {};
+        if (auto key = keys.of(layer); !key.empty()) options.options.emplace_back("key-file", std::move(key));
     }
 }
 

@@ -78,7 +78,8 @@ public:
     // name that ends in ".qcow" (a name is the administrator's choice; content, which
     // may be a guest's, is never looked at). Otherwise Code::denied.
     //
-    // All options but "backing-format" go to the top image's format.
+    // The key files of encrypted backing files: "backing-key-file=FILE[,FILE...]", likewise; an
+    // empty element for a layer without. All other options go to the top image's format.
     static Result<std::unique_ptr<Chain>> open(const ImageSpec& spec, bool writable, const PathPolicy& policy,
                                                Opener opener = nullptr, void* context = nullptr);
 

@@ -19,6 +19,7 @@ public:
                     return Error{Code::busy, "cannot create " + label(name) + ": name or uuid in use"};
             if (Status good = take_load_error(); !good) return good.error();
             Device& made = kernel_.devices_[name];
+            kernel_.history_.push_back("+" + name);
             made.info.name = name;
             made.info.uuid = uuid;
             made.info.path = "/dev/mapper/" + name;
@@ -29,6 +30,16 @@ public:
         }
         if (Status done = resume(name); !done) return done.error();
         return info(name);
+    }
+
+    Result<DmInfo> create_with_secret(const std::string& name, const std::string& uuid, const DmTable& table,
+                                      const DmSecret& secret) override {
+        auto made = create(name, uuid, table);
+        if (!made) return made;
+        const std::lock_guard guard(kernel_.lock_);
+        kernel_.devices_[name].secret_description = secret.description;
+        kernel_.devices_[name].secret.assign(secret.bytes.begin(), secret.bytes.end());
+        return made;
     }
 
     Status remove(const std::string& name, bool) override {
@@ -150,6 +161,7 @@ void FakeDmKernel::erase(const std::string& name) {
     {
         const std::lock_guard guard(lock_);
         devices_.erase(name);
+        history_.push_back("-" + name);
     }
     if (on_table) on_table(name, {});
 }
@@ -157,6 +169,11 @@ void FakeDmKernel::erase(const std::string& name) {
 bool FakeDmKernel::exists(const std::string& name) const {
     const std::lock_guard guard(lock_);
     return devices_.contains(name);
+}
+
+std::vector<std::string> FakeDmKernel::history() const {
+    const std::lock_guard guard(lock_);
+    return history_;
 }
 
 FakeDmKernel::Device FakeDmKernel::device(const std::string& name) const {

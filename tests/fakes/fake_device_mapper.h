@@ -22,6 +22,8 @@ public:
         DmTable inactive;
         bool remove_at_close = false;
         std::vector<std::string> messages;
+        std::string secret_description;
+        std::vector<std::byte> secret;  // the kernel's copy
     };
 
     std::unique_ptr<DeviceMapper> connect();
@@ -32,6 +34,8 @@ public:
 
     bool exists(const std::string& name) const;
     Device device(const std::string& name) const;
+    // Names as they were made, and as they were removed: "+name", "-name".
+    std::vector<std::string> history() const;
     // As somebody who opens the node, count times; a negative count closes it.
     void open(const std::string& name, int count);
     // The next create() or reload() fails so.
@@ -43,6 +47,7 @@ private:
 
     mutable std::mutex lock_;
     std::map<std::string, Device> devices_;
+    std::vector<std::string> history_;
     std::unique_ptr<Error> load_error_;
     unsigned next_minor_ = 0;
 };

@@ -22,9 +22,12 @@ constexpr std::uint64_t look_bytes = 1 << 30;
 ImageSpec spec_below(const Chain& chain, const ImageSpec& spec) {
     ImageSpec below{chain.layer(1).info().format, {}, chain.files()[chain.top().files().size()].path};
     for (const auto& [key, value] : spec.options) {
-        if (key != "backing-format") continue;
         const auto comma = value.find(',');
-        below.options.emplace_back(key, comma == std::string::npos ? value : value.substr(comma + 1));
+        const auto rest = comma == std::string::npos ? value : value.substr(comma + 1);
+        if (key == "backing-format") below.options.emplace_back(key, rest);
+        if (key != "backing-key-file") continue;
+        if (auto own = value.substr(0, comma); !own.empty()) below.options.emplace_back("key-file", own);
+        below.options.emplace_back(key, rest);
     }
     return below;
 }

@@ -74,7 +74,9 @@ Result<Alone> open_alone(const NamedImage& named, bool writable, Depth depth) {
     options.writable = writable;
     options.info_only = depth == Depth::info_only;
     options.options = named.spec.options;
-    std::erase_if(options.options, [](const auto& option) { return option.first == "backing-format"; });
+    std::erase_if(options.options, [](const auto& option) {
+        return option.first == "backing-format" || option.first == "backing-key-file";
+    });
     LockingOpener opener{*policy, Locking::all, {}, {}};
     auto neighbours = std::make_unique<ImageNeighbours>(named.spec.path, *policy, writable);
     neighbours->set_opener(LockingOpener::open, &opener);

@@ -4,6 +4,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <fstream>
 
@@ -114,6 +115,11 @@ private:
                 problem("alarm: " + disk.facts.value("name", "") + ": " +
                             (alarm.is_string() ? alarm.get<std::string>() : alarm.dump()),
                         "look at the image and at the space left around it");
+        const auto encrypted = std::count_if(listing.disks.begin(), listing.disks.end(), [](const auto& disk) {
+            return !disk.facts.value("encryption", "").empty();
+        });
+        if (encrypted != 0)
+            good("encrypted: " + std::to_string(encrypted) + " of the attached disks, by the kernel's dm-crypt");
         if (listing.stale.empty()) good("attached: " + std::to_string(listing.disks.size()) + ", nothing stale");
     }
 

@@ -5,6 +5,7 @@
 #include <set>
 
 #include "tools/lib/vdev.h"
+#include "xen-backend/control/crypt_devices.h"
 
 namespace dmu {
 namespace {
@@ -18,6 +19,13 @@ constexpr char run_gc[] = "run 'xen-dmu gc'";
 std::string text_of(const Json& object, const char* member) {
     const auto found = object.find(member);
     return found != object.end() && found->is_string() ? found->get<std::string>() : "";
+}
+
+// Its own, or one of those that encrypt.
+bool has_device(const DiskState& state, const std::string& uuid) {
+    if (state.uuid == uuid) return true;
+    const auto others = control::crypt_devices(state);
+    return std::any_of(others.begin(), others.end(), [&](const auto& device) { return device.uuid == uuid; });
 }
 
 class Collector {
@@ -99,10 +107,13 @@ private:
             return;
         }
         devices_known_ = true;
+        std::stable_sort(found->begin(), found->end(), [](const DmInfo& a, const DmInfo& b) {
+            return control::removal_rank(a.uuid) < control::removal_rank(b.uuid);
+        });
         for (const auto& device : *found) {
             devices_.insert(device.uuid);
             const bool named = std::any_of(states_.begin(), states_.end(),
-                                           [&](const DiskState& state) { return state.uuid == device.uuid; });
+                                           [&](const DiskState& state) { return has_device(state, device.uuid); });
             const std::string key = device.uuid.substr(std::min<std::size_t>(4, device.uuid.size()));
             // A mapper that is just making it has its state written first; one that lists it knows it.
             if (named || listed_keys_.contains(key)) continue;
@@ -119,7 +130,8 @@ private:
         // It answers and does not list the disk: it is being attached or removed.
         if (answered_.contains(state.instance)) return;
         if (ports_.mapper_pid(state.instance) != 0) return;
-        const bool lost = devices_known_ && !devices_.contains(state.uuid);
+        const bool lost = devices_known_ && std::none_of(devices_.begin(), devices_.end(),
+                                                         [&](const auto& uuid) { return has_device(state, uuid); });
         listing_.stale.push_back(
             {lost ? StaleKind::lost_state : StaleKind::state, state.name, state.instance, state.key, "",
              lost ? "the state of " + state.name + " (" + state.spec + ") has neither a device nor a mapper"

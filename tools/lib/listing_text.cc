@@ -29,6 +29,12 @@ std::string printable(std::string value) {
     return value;
 }
 
+// "qcow2", "qcow2+luks"
+std::string format_text(const Json& facts) {
+    const std::string encryption = text(facts, "encryption");
+    return text(facts, "format") + (encryption.empty() || encryption == "-" ? "" : "+" + encryption);
+}
+
 std::string domain_text(const ListedDisk& disk) {
     if (!disk.domain) return "-";
     return disk.domain_name.empty() ? "(" + std::to_string(*disk.domain) + ")" : disk.domain_name;
@@ -63,7 +69,7 @@ Row row_of(const ListedDisk& disk) {
             disk.vdev.empty() ? "-" : disk.vdev,
             printable(text(facts, "name")),
             std::to_string(disk.mapper_pid),
-            text(facts, "format"),
+            format_text(facts),
             text(facts, "mode"),
             short_size(number(facts, "virtual_size")),
             short_size(number(facts, "allocated")),

@@ -49,7 +49,8 @@ Json to_json(const DiskState& state) {
                          {"file", file.file},
                          {"path", path_to_json(file.path)},
                          {"destination", file.destination},
-                         {"buffered", file.buffered}});
+                         {"buffered", file.buffered},
+                         {"encrypted", file.encrypted}});
     }
     return {
         {"version", state_version},
@@ -87,7 +88,7 @@ DiskState from_json(const Json& value) {
     for (const Json& file : value.at("files")) {
         state.files.push_back({file.at("layer").get<unsigned>(), file.at("file").get<unsigned>(),
                                path_from_json(file.at("path")), file.at("destination").get<unsigned>(),
-                               file.value("buffered", false)});
+                               file.value("buffered", false), file.value("encrypted", false)});
     }
     return state;
 }

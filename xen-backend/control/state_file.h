@@ -18,6 +18,7 @@ struct DiskState {
         std::string path;
         unsigned destination = 0;  // number in the kernel
         bool buffered = false;
+        bool encrypted = false;  // the kernel reaches it by the devices of crypt_devices.h
     };
 
     std::string instance;

@@ -6,6 +6,7 @@
 
 #include "dm_task.h"
 #include "kernel_log.h"
+#include "logon_key.h"
 
 namespace dmu {
 namespace {
@@ -40,6 +41,8 @@ public:
     LibDeviceMapper() { prepare_library(); }
 
     Result<DmInfo> create(const std::string& name, const std::string& uuid, const DmTable& table) override;
+    Result<DmInfo> create_with_secret(const std::string& name, const std::string& uuid, const DmTable& table,
+                                      const DmSecret& secret) override;
     Status remove(const std::string& name, bool retry) override;
     Status remove_deferred(const std::string& name) override;
     Status reload(const std::string& name, const DmTable& table) override;
@@ -96,6 +99,13 @@ Result<DmInfo> LibDeviceMapper::create(const std::string& name, const std::strin
     Error error = made.error();
     if (const Status gone = remove(name, true); !gone) error.message += "; then: " + gone.error().message;
     return error;
+}
+
+Result<DmInfo> LibDeviceMapper::create_with_secret(const std::string& name, const std::string& uuid,
+                                                   const DmTable& table, const DmSecret& secret) {
+    const auto key = LogonKey::add(secret.description, secret.bytes);
+    if (!key) return key.error().in("making " + device(name));
+    return create(name, uuid, table);
 }
 
 Status LibDeviceMapper::load(const std::string& name, const DmTable& table) {

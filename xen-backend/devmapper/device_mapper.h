@@ -7,6 +7,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -20,6 +21,12 @@ struct DmTable {
     std::string target;         // "userspace", "linear", "zero", ...
     std::string parameters;     // what follows the target's name in a table line
     bool read_only = false;
+};
+
+// What a table line names as ":BYTES:logon:DESCRIPTION"; never part of the line.
+struct DmSecret {
+    std::string description;
+    std::span<const std::byte> bytes;
 };
 
 struct DmInfo {
@@ -46,6 +53,9 @@ public:
     // left behind. Letters, digits and "#+-.:=@_" make a name, up to 127 bytes; a uuid up to 128.
     // LVM and blkid are told to keep off. Code::busy: name or uuid in use.
     virtual Result<DmInfo> create(const std::string& name, const std::string& uuid, const DmTable& table) = 0;
+    // The same; while the table is loaded, and not longer, the kernel has the secret.
+    virtual Result<DmInfo> create_with_secret(const std::string& name, const std::string& uuid, const DmTable& table,
+                                              const DmSecret& secret) = 0;
     // Code::busy: open. retry: tries for about 5 s before it says so.
     virtual Status remove(const std::string& name, bool retry) = 0;
     // Now if it is not open, else by the kernel at its last close.

@@ -117,6 +117,9 @@ void Answers::answer_known(const dmu_event& miss, GuestRange range, const std::v
     }
     bool placing = miss.op == DMU_OP_WRITE && to_place != 0;
     if (!placing && !asked.empty()) asked.back().id = miss.id;
+    // A place that the kernel was not told of: a MAP alone would not replace what it holds.
+    const bool stale = !placing && miss.op == DMU_OP_WRITE && (miss.flags & DMU_MISS_MAPPED);
+    if (stale && facts_.encryption == Encryption::aes) grains_.forget(range);
     for (const dmu_command& command : asked) out_.add(command);
     if (asked.empty()) out_.fail(miss.id, EIO);
     if (placing) place(miss, {range.start, to_place});
@@ -156,6 +159,7 @@ void Answers::place(const dmu_event& miss, GuestRange range) {
         return;
     }
     if (waiting_.empty()) alarms_.clear("full");
+    if (facts_.encryption == Encryption::aes) return fill(miss, *place);
     dmu_command command{};
     command.type = DMU_CMD_PLACE;
     command.id = miss.id;
@@ -164,10 +168,19 @@ void Answers::place(const dmu_event& miss, GuestRange range) {
     command.length = std::min(place->length, range.length) / sector_size;
     command.physical = place->host.bytes / sector_size;
     command.destination = destination_number(0, place->file);
-    command.flags = place->reads_as_zero ? DMU_READS_ZERO : 0u;
+    command.flags = place->reads_as_zero && facts_.encryption == Encryption::none ? DMU_READS_ZERO : 0u;
     set_policies(command, true);
     out_.add(command);
     leases_.first_write(Leases::Clock::now());
+}
+
+void Answers::fill(const dmu_event& miss, const Place& place) {
+    if (Status filled = grains_.write(miss, place); !filled) {
+        alarms_.raise("first-write", filled.error().message);
+        out_.fail(miss.id, filled.error().to_errno());
+        return;
+    }
+    alarms_.clear("first-write");
 }
 
 void Answers::freeze() {
@@ -277,7 +290,8 @@ dmu_command Answers::to_map(const Mapping& mapping, std::uint64_t sequence) cons
     }
     if (mapping.kind != MappingKind::zero) {
         command.destination = destination_number(mapping.layer, mapping.file);
-        command.physical = mapping.host.bytes / sector_size;
+        const bool by_guest = facts_.encryption == Encryption::aes && mapping.layer == 0;
+        command.physical = (by_guest ? mapping.start.bytes : mapping.host.bytes) / sector_size;
     }
     bool leasable = leases_.usable() && mapping.leasable && needs_place(mapping);
     if (leasable) command.pool = Leases::pool;

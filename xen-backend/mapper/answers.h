@@ -9,6 +9,7 @@
 
 #include "formats/core/chain.h"
 #include "xen-backend/mapper/alarms.h"
+#include "xen-backend/mapper/grain_writer.h"
 #include "xen-backend/mapper/leases.h"
 #include "xen-backend/mapper/opening.h"
 #include "xen-backend/mapper/outbox.h"
@@ -18,13 +19,14 @@ namespace dmu {
 
 class Answers {
 public:
-    Answers(Chain& chain, const DiskFacts& facts, OnFull on_full, Leases& leases, Scratch& scratch, Alarms& alarms,
-            Outbox& out)
+    Answers(Chain& chain, const DiskFacts& facts, OnFull on_full, Leases& leases, Scratch& scratch, GrainWriter& grains,
+            Alarms& alarms, Outbox& out)
         : chain_(chain),
           facts_(facts),
           on_full_(on_full),
           leases_(leases),
           scratch_(scratch),
+          grains_(grains),
           alarms_(alarms),
           out_(out) {}
 
@@ -56,6 +58,7 @@ private:
                       std::uint64_t sequence);
     bool wants_ahead(const dmu_event& miss, GuestRange range);
     void place(const dmu_event& miss, GuestRange range);
+    void fill(const dmu_event& miss, const Place& place);
     void no_space(const dmu_event& miss, const Error& error);
     void set_policies(dmu_command& command, bool allocated) const;
     // Before the first write: the image records that it is written to, and the kernel forgets
@@ -67,6 +70,7 @@ private:
     OnFull on_full_;
     Leases& leases_;
     Scratch& scratch_;
+    GrainWriter& grains_;
     Alarms& alarms_;
     Outbox& out_;
     bool frozen_ = false;

@@ -35,12 +35,13 @@ bool CommitQueue::is_wanted(Clock::time_point now) const {
 }
 
 bool CommitQueue::run(Clock::time_point now) {
-    if (!is_wanted(now)) return false;
-    if (Status done = commit(); !done) {
-        failed(now, done.error());
-        return false;
-    }
-    return true;
+    return is_wanted(now) && commit_at(now);
+}
+
+Status CommitQueue::commit_at(Clock::time_point now) {
+    Status done = commit();
+    if (!done) failed(now, done.error());
+    return done;
 }
 
 Status CommitQueue::commit() {

@@ -33,6 +33,8 @@ public:
     bool run(Clock::time_point now);
     // Commits now.
     Status commit();
+    // The same; a failure is treated as one of run().
+    Status commit_at(Clock::time_point now);
     // When run() has something to do; none: when something happens.
     std::optional<Clock::time_point> next() const;
 

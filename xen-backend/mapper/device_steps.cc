@@ -3,12 +3,19 @@
 
 namespace dmu {
 
-Status remove_own_device(DeviceMapper& devices, const std::string& name, const std::string& uuid) {
+Status remove_own_device(DeviceMapper& devices, const std::string& name, const std::string& uuid, bool retry) {
     auto info = devices.info(name);
     if (!info) return info.error().code == Code::not_found ? ok() : Status(info.error());
     if (info->uuid != uuid) return ok();  // the name is somebody else's by now
-    Status removed = devices.remove(name, false);
+    Status removed = devices.remove(name, retry);
     return !removed && removed.error().code == Code::not_found ? ok() : removed;
+}
+
+Status remove_crypt_devices(DeviceMapper& devices, const control::DiskState& state) {
+    for (const auto& device : control::crypt_devices(state)) {
+        if (Status removed = remove_own_device(devices, device.name, device.uuid, true); !removed) return removed;
+    }
+    return ok();
 }
 
 // A device that its maker left without a table is none.

@@ -4,13 +4,16 @@
 
 #include <string>
 
+#include "xen-backend/control/crypt_devices.h"
 #include "xen-backend/devmapper/device_mapper.h"
 
 namespace dmu {
 
 // Removes the device if the uuid is its; gone already, or the name somebody else's by now,
-// is fine. Code::busy: open.
-Status remove_own_device(DeviceMapper& devices, const std::string& name, const std::string& uuid);
+// is fine. Code::busy: open. retry: tries for some seconds before it says so.
+Status remove_own_device(DeviceMapper& devices, const std::string& name, const std::string& uuid, bool retry = false);
+// What an encrypted image has below its own device, which is gone.
+Status remove_crypt_devices(DeviceMapper& devices, const control::DiskState& state);
 
 // A predecessor's device, running. Code::not_found: there is none; one that its maker left
 // without a table is removed.

@@ -4,6 +4,7 @@
 // nobody could lock it in between.
 #include <unistd.h>
 
+#include "xen-backend/mapper/crypt_stack.h"
 #include "xen-backend/mapper/opening.h"
 
 namespace dmu {
@@ -12,6 +13,7 @@ namespace {
 struct AdoptedFiles {
     const DiskSetup& setup;
     Channel& channel;
+    const std::vector<std::unique_ptr<CryptStack>>& crypt;
 
     static Result<std::unique_ptr<BlockFile>> open(void* context, const Chain::FileRequest& request) {
         return static_cast<AdoptedFiles*>(context)->open_one(request);
@@ -23,11 +25,18 @@ struct AdoptedFiles {
             return Error{Code::not_found,
                          "the predecessor had no file " + request.path + " in layer " + std::to_string(request.layer)};
         }
-        auto descriptor = channel.destination_descriptor(found->destination);
+        auto descriptor = descriptor_of(*found);
         if (!descriptor) return descriptor.error().in("taking over " + request.path);
         OpenMode mode = request.mode;
         mode.direct = mode.direct && !found->buffered;
         return adopt_file(*descriptor, request.path, mode);
+    }
+
+    Result<int> descriptor_of(const control::DiskState::File& file) const {
+        for (const auto& stack : crypt) {
+            if (stack->layer() == file.layer && stack->file() == file.file) return stack->file_descriptor();
+        }
+        return channel.destination_descriptor(file.destination);
     }
 
     // An image by its layer, whatever its name is now; a file that a name inside it
@@ -43,15 +52,26 @@ struct AdoptedFiles {
     }
 };
 
-}  // namespace
+// The channels first: they have the files, without which nobody knows how they are encrypted.
+Result<std::vector<std::unique_ptr<CryptStack>>> take_over_stacks(const DiskSetup& setup, const KernelAccess& kernel) {
+    std::vector<std::unique_ptr<CryptStack>> stacks;
+    for (const auto& file : setup.files) {
+        if (!file.encrypted) continue;
+        auto stack = CryptStack::adopt(setup, file, kernel);
+        if (!stack) return stack.error();
+        stacks.push_back(std::move(*stack));
+    }
+    return stacks;
+}
 
-namespace {
-
-Result<OpenDisk> take_over_image(const DiskSetup& setup, std::unique_ptr<Channel> channel) {
-    AdoptedFiles files{setup, *channel};
+Result<OpenDisk> take_over_image(const DiskSetup& setup, const KernelAccess& kernel, std::unique_ptr<Channel> channel) {
+    OpenDisk disk;
+    auto stacks = take_over_stacks(setup, kernel);
+    if (!stacks) return stacks.error();
+    disk.crypt = std::move(*stacks);
+    AdoptedFiles files{setup, *channel, disk.crypt};
     auto chain = Chain::open(setup.spec, setup.writable, setup.config.paths, AdoptedFiles::open, &files);
     if (!chain) return chain.error();
-    OpenDisk disk;
     disk.facts = make_facts(setup, **chain);
     disk.facts.key = setup.key;
     // The files are what they were, whatever their names are now.
@@ -60,6 +80,9 @@ Result<OpenDisk> take_over_image(const DiskSetup& setup, std::unique_ptr<Channel
     if (!state) return state.error();
     if (state->sectors != 0) disk.facts.sectors = state->sectors;
     disk.chain = std::move(*chain);
+    for (auto& stack : disk.crypt) {
+        if (Status resumed = stack->resume(disk.facts, setup, *disk.chain); !resumed) return resumed.error();
+    }
     disk.channel = std::move(channel);
     if (Status set = disk.channel->set_wait(setup.config.wait_seconds); !set) return set.error();
     return disk;
@@ -72,7 +95,7 @@ Result<OpenDisk> open_successor(const DiskSetup& setup, const KernelAccess& kern
     if (!module) return module.error();
     auto channel = kernel.attach(setup.key, false);
     if (!channel) return channel.error();
-    auto disk = take_over_image(setup, std::move(*channel));
+    auto disk = take_over_image(setup, kernel, std::move(*channel));
     if (disk) disk->features = module->features;
     if (disk) return disk;
     // "Not found" is kept for the key.

@@ -21,7 +21,7 @@ constexpr std::chrono::seconds lasting{10};
 Leases::Leases(Image& image, const DiskFacts& facts, bool offered, Alarms& alarms, Outbox& out)
     : image_(image), facts_(facts), alarms_(alarms), out_(out) {
     const std::uint64_t grain = static_cast<std::uint64_t>(facts.grain) * sector_size;
-    usable_ = offered && !facts.read_only && image.info().can_allocate;
+    usable_ = offered && !facts.read_only && image.info().can_allocate && facts.encryption != Encryption::aes;
     // A killed mapper's leases are leaked at worst: not more than an eighth of the disk.
     largest_ = std::min({largest, most_grains * grain, align_down(facts.virtual_size / 8, grain)});
     largest_ = std::max(largest_, grain);
@@ -81,7 +81,9 @@ void Leases::hand_out(const Place& space) {
     command.destination = destination_number(0, space.file);
     command.physical = space.host.bytes / sector_size;
     command.length = space.length / sector_size;
-    command.flags = space.reads_as_zero ? DMU_READS_ZERO : 0u;
+    // What dm-crypt makes of zeros is no zeros.
+    const bool zeros = space.reads_as_zero && facts_.encryption == Encryption::none;
+    command.flags = zeros ? DMU_READS_ZERO : 0u;
     out_.add(command);
 }
 

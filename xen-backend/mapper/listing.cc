@@ -68,6 +68,7 @@ Mapper::Json Mapper::describe(const Attachment& one) const {
     disk["minor"] = one.state.minor;
     disk["virtual_size"] = one.facts.virtual_size;
     disk["grain"] = one.facts.grain * sector_size;
+    disk["encryption"] = encryption_name(one.facts.encryption);
     disk["on_full"] = one.state.on_full;
     disk["chain"] = Json::array();
     for (const auto& file : one.state.files) disk["chain"].push_back(file.path);

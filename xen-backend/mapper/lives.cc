@@ -9,6 +9,12 @@ namespace {
 
 constexpr std::chrono::seconds adopt_interval{5};
 
+void take_facts(control::DiskState& state, const DiskFacts& facts) {
+    state.key = facts.key;
+    state.uuid = "DMU-" + facts.key;
+    state.files = facts.files;
+}
+
 }  // namespace
 
 Mapper::Mapper(EventLoop& loop, std::string instance, MapperServices services, std::function<void()> finished)
@@ -18,12 +24,17 @@ Mapper::Mapper(EventLoop& loop, std::string instance, MapperServices services, s
       devices_(std::move(services.devices)),
       finished_(std::move(finished)),
       watches_(loop, std::move(services.open_xenstore), [this](const std::string& user) { user_vanished(user); }) {
+    kernel_.with_devices = [this](const std::function<void(DeviceMapper&)>& work) {
+        dm_thread_.run([&] { work(*devices_); }).get();
+    };
 }
 
 Mapper::~Mapper() {
     *alive_ = false;
     loop_.cancel(idle_timer_);
     for (auto& [id, one] : attachments_) loop_.cancel(one->timer);
+    // Their threads may be waiting for the DmThread.
+    attachments_.clear();
 }
 
 Mapper::Attachment* Mapper::find(std::uint64_t id) {
@@ -69,6 +80,10 @@ void Mapper::begin(Attachment& one) {
     setup.successor = one.stage == Stage::adopting;
     setup.key = one.state.key;
     setup.files = one.state.files;
+    setup.record = [state = one.state](const DiskFacts& facts) mutable {
+        take_facts(state, facts);
+        return control::write_state(state);
+    };
     auto back = [this, alive = alive_](auto&& work) {
         loop_.post([work, alive] {
             if (*alive) work();
@@ -92,9 +107,7 @@ void Mapper::opened(std::uint64_t id, const Result<DiskFacts>& result) {
         return gone(id);
     }
     one->facts = *result;
-    one->state.key = result->key;
-    one->state.uuid = "DMU-" + result->key;
-    one->state.files = result->files;
+    take_facts(one->state, *result);
     // Before the device: a mapper that dies in between must leave a trace of it.
     if (Status written = control::write_state(one->state); !written) return undo(*one, written.error());
     create_device(*one);
@@ -212,14 +225,19 @@ void Mapper::adopted(Attachment& one, const Result<DiskFacts>& result) {
 void Mapper::forget(Attachment& one) {
     one.stage = Stage::undoing;
     one.disk.reset();
-    dm_thread_.post(
-        [this, devices = devices_, alive = alive_, id = one.id, name = one.state.name, uuid = one.state.uuid] {
-            Status removed = remove_own_device(*devices, name, uuid);
-            if (!removed) log_error(removed.error().message);
-            loop_.post([this, alive, id] {
-                if (*alive) closed(id, ok());
-            });
+    remove_remains(one);
+}
+
+// The devices that nobody serves any more, then closed().
+void Mapper::remove_remains(const Attachment& one) {
+    dm_thread_.post([this, devices = devices_, alive = alive_, id = one.id, state = one.state] {
+        Status removed = remove_own_device(*devices, state.name, state.uuid);
+        if (removed) removed = remove_crypt_devices(*devices, state);
+        if (!removed) log_error(removed.error().message);
+        loop_.post([this, alive, id] {
+            if (*alive) closed(id, ok());
         });
+    });
 }
 
 // The guest's I/O waits while this goes on, as long as wait-seconds says.

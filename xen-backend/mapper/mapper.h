@@ -96,6 +96,7 @@ private:
     void adopted(Attachment& one, const Result<DiskFacts>& result);
     void adopt_one(const control::DiskState& state);
     void forget(Attachment& one);
+    void remove_remains(const Attachment& one);
     void orphan(Attachment& one, const Error& why);
 
     // their ends (removal.cc)

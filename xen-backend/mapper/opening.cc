@@ -12,12 +12,14 @@
 #include <cstdio>
 
 #include "formats/core/locks.h"
+#include "xen-backend/mapper/crypt_stack.h"
 
 namespace dmu {
 namespace {
 
 constexpr std::uint32_t logical_limit = 4096;  // bytes: the largest block size that a guest takes
 constexpr std::size_t key_limit = 124;         // "DMU-" and it make a dm uuid
+constexpr std::size_t crypt_limit = 108;       // the same with what crypt_names() adds
 
 Result<struct stat> look_at(int descriptor, const std::string& path) {
     struct stat info;
@@ -35,14 +37,18 @@ std::string hex(const char* format, unsigned long long a, unsigned long long b =
     return text;
 }
 
-Result<std::string> make_key(const DiskSetup& setup, BlockFile& top) {
+bool has_crypt(const DiskFacts& facts) {
+    return std::any_of(facts.files.begin(), facts.files.end(), [](const auto& file) { return file.encrypted; });
+}
+
+Result<std::string> make_key(const DiskSetup& setup, const DiskFacts& facts, BlockFile& top) {
     auto info = look_at(top.descriptor(), setup.spec.path);
     if (!info) return info.error();
     // A block device may have several nodes.
     std::string key =
         S_ISBLK(info->st_mode) ? hex("block-%llx", info->st_rdev) : hex("%llx-%llx", info->st_dev, info->st_ino);
     if (!setup.writable) key += "-" + setup.instance + "-" + setup.name;
-    if (key.size() <= key_limit) return key;
+    if (key.size() <= (has_crypt(facts) ? crypt_limit : key_limit)) return key;
     return Error{Code::invalid, "the names '" + setup.instance + "' and '" + setup.name + "' are too long together"};
 }
 
@@ -98,10 +104,6 @@ Status check_servable(Chain& chain) {
     for (unsigned layer = 0; layer < chain.depth(); ++layer) {
         const Image& image = chain.layer(layer);
         const std::string& name = image.files()[0]->name();
-        if (image.cipher() != nullptr || image.info().encrypted) {
-            return Error{Code::unsupported,
-                         name + " is encrypted, which can be read and converted, but not attached, in this release"};
-        }
         if (image.files().size() > files_per_layer) {
             return Error{Code::unsupported, name + " consists of " + std::to_string(image.files().size()) +
                                                 " files; at most " + std::to_string(files_per_layer) +
@@ -140,8 +142,34 @@ Status choose_buffering(DiskFacts& facts, Chain& chain) {
     return ok();
 }
 
+Status make_stacks(OpenDisk& disk, const DiskSetup& setup, const KernelAccess& kernel) {
+    const DiskFacts& facts = disk.facts;
+    for (const auto& record : facts.files) {
+        if (!record.encrypted) continue;
+        const CryptPlan plan = plan_crypt(facts, setup.name, record, *disk.chain->layer(record.layer).cipher());
+        auto stack = CryptStack::create(plan, *disk.chain, setup, kernel);
+        if (!stack) return stack.error();
+        disk.crypt.push_back(std::move(*stack));
+    }
+    return ok();
+}
+
+// The crypt device in the file's stead.
+Status add_crypt_destinations(OpenDisk& disk) {
+    for (auto& stack : disk.crypt) {
+        const bool read_only = stack->layer() != 0 || disk.facts.read_only;
+        auto added = disk.channel->add_destination(destination_number(stack->layer(), stack->file()),
+                                                   stack->descriptor(), read_only ? DMU_DEST_READ_ONLY : 0u,
+                                                   destination_cookie(stack->layer(), stack->file()));
+        if (!added) return added.error().in("handing a crypt device to the kernel");
+        stack->let_go();
+    }
+    return ok();
+}
+
 Status add_destinations(Channel& channel, const DiskFacts& facts, Chain& chain) {
     for (const auto& record : facts.files) {
+        if (record.encrypted) continue;
         BlockFile& file = chain.file(record.layer, record.file);
         unsigned flags = record.buffered ? DMU_DEST_BUFFERED : 0u;
         if (record.layer != 0 || facts.read_only) flags |= DMU_DEST_READ_ONLY;
@@ -172,6 +200,12 @@ Result<std::unique_ptr<Channel>> attach_new(const DiskFacts& facts, const DiskSe
     return channel;
 }
 
+// Legacy AES below the top is read by us: the guest's sectors are those of another disk.
+bool has_stack(const Chain& chain, unsigned layer) {
+    const Cipher* cipher = chain.layer(layer).cipher();
+    return cipher != nullptr && (layer == 0 || cipher->by() == CipherBy::host_offset);
+}
+
 // The lock is gone with the last descriptor, except where the kernel keeps one a moment longer.
 void unlock_all(Chain& chain) {
     for (const ChainFile& file : chain.files()) unlock_image(file.handle->descriptor());
@@ -190,10 +224,39 @@ std::string DiskFacts::table_parameters() const {
     return text;
 }
 
-void OpenDisk::release() {
+OpenDisk::OpenDisk() = default;
+OpenDisk::OpenDisk(OpenDisk&&) noexcept = default;
+OpenDisk& OpenDisk::operator=(OpenDisk&&) noexcept = default;
+OpenDisk::~OpenDisk() = default;
+
+Status OpenDisk::release(const KernelAccess& kernel) {
+    channel.reset();  // and with it the kernel's map, which has the crypt devices open
+    Status done = ok();
+    for (auto& stack : crypt) {
+        Status removed = stack->remove(kernel);
+        if (!removed && done) done = removed;
+    }
     if (chain) unlock_all(*chain);
+    drop();
+    return done;
+}
+
+void OpenDisk::drop() {
     channel.reset();
+    crypt.clear();
     chain.reset();
+}
+
+const char* encryption_name(Encryption encryption) {
+    switch (encryption) {
+        case Encryption::none:
+            break;
+        case Encryption::luks:
+            return "luks";
+        case Encryption::aes:
+            return "aes";
+    }
+    return "";
 }
 
 DiskFacts make_facts(const DiskSetup& setup, Chain& chain) {
@@ -206,9 +269,13 @@ DiskFacts make_facts(const DiskSetup& setup, Chain& chain) {
     facts.grain = std::max<std::uint32_t>(info.grain / sector_size, 1);
     facts.discard = info.discards_to_zero ? facts.grain : 0;
     facts.read_only = !setup.writable;
+    if (const Cipher* cipher = chain.top().cipher())
+        facts.encryption = cipher->by() == CipherBy::host_offset ? Encryption::luks : Encryption::aes;
+    // Then the kernel changes nothing without asking, and what it maps is durable.
+    if (facts.encryption == Encryption::aes) facts.discard = 0;
     for (const ChainFile& file : chain.files()) {
         facts.files.push_back({file.layer, file.file, file.path, destination_number(file.layer, file.file),
-                               file.handle->direct_alignment() == 0});
+                               file.handle->direct_alignment() == 0, has_stack(chain, file.layer)});
     }
     // Where nothing is allocated the guest can be given the blocks that the file wants.
     std::uint32_t wanted = chain.file(0, 0).direct_alignment();
@@ -226,21 +293,29 @@ Result<OpenDisk> open_fresh(const DiskSetup& setup, const KernelAccess& kernel) 
     if (!chain) return chain.error();
     OpenDisk disk;
     disk.chain = std::move(*chain);
+    bool recorded = false;
     auto fail = [&](const Error& error) {
-        disk.release();
-        return error;
+        Status released = disk.release(kernel);
+        if (released && recorded) released = control::remove_state(disk.facts.key);
+        return released ? error : Error{error.code, error.message + "; then: " + released.error().message};
     };
     disk.features = module->features;
     disk.facts = make_facts(setup, *disk.chain);
     if (disk.facts.sectors == 0) return fail({Code::invalid, setup.spec.path + " holds not even one sector"});
-    auto key = make_key(setup, disk.chain->file(0, 0));
+    auto key = make_key(setup, disk.facts, disk.chain->file(0, 0));
     if (!key) return fail(key.error());
     disk.facts.key = *key;
     if (Status chosen = choose_buffering(disk.facts, *disk.chain); !chosen) return fail(chosen.error());
     auto channel = attach_new(disk.facts, setup, kernel);
     if (!channel) return fail(channel.error());
     disk.channel = std::move(*channel);
+    if (has_crypt(disk.facts) && setup.record) {
+        if (Status written = setup.record(disk.facts); !written) return fail(written.error());
+        recorded = true;
+    }
+    if (Status made = make_stacks(disk, setup, kernel); !made) return fail(made.error());
     Status added = add_destinations(*disk.channel, disk.facts, *disk.chain);
+    if (added) added = add_crypt_destinations(disk);
     if (!added) return fail(added.error());
     return disk;
 }

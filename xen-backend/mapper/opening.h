@@ -13,6 +13,7 @@
 #include "formats/core/spec.h"
 #include "xen-backend/control/config.h"
 #include "xen-backend/control/state_file.h"
+#include "xen-backend/devmapper/device_mapper.h"
 #include "xen-backend/libdmu/channel.h"
 
 namespace dmu {
@@ -23,6 +24,11 @@ struct KernelAccess {
     std::function<Result<std::unique_ptr<Channel>>(const std::string& key, bool create)> attach;
     // Optional, for tests: puts faults between the top image and its file.
     std::function<std::unique_ptr<BlockFile>(std::unique_ptr<BlockFile>)> wrap = nullptr;
+    // Does the work on the thread for libdevmapper, and waits for it. Any other thread that
+    // serves no device.
+    std::function<void(const std::function<void(DeviceMapper&)>&)> with_devices = nullptr;
+    // Optional, for tests: opens a device's node.
+    std::function<Result<int>(const std::string& path, bool writable)> open_device = nullptr;
 };
 
 // A destination's number and cookie tell layer and file, also to a successor.
@@ -37,6 +43,8 @@ constexpr std::uint64_t destination_cookie(unsigned layer, unsigned file) {
     return static_cast<std::uint64_t>(layer) << 8 | file;
 }
 
+struct DiskFacts;
+
 struct DiskSetup {
     std::string instance;
     std::string name;  // of the dm device
@@ -47,7 +55,15 @@ struct DiskSetup {
     bool successor = false;
     std::string key;
     std::vector<control::DiskState::File> files;
+    // Optional. Before devices are made beside the disk's own: writes down which, so that a
+    // successor can take them away.
+    std::function<Status(const DiskFacts&)> record = nullptr;
 };
+
+// How the guest's data is encrypted, see crypt_stack.h.
+enum class Encryption { none, luks, aes };
+// "luks"; empty: none.
+const char* encryption_name(Encryption encryption);
 
 // What is known once a disk is open; constant from then on.
 struct DiskFacts {
@@ -59,21 +75,32 @@ struct DiskFacts {
     std::uint32_t discard = 0;       // sectors; 0: no discards
     std::uint32_t logical = 512;     // bytes
     bool read_only = false;
+    Encryption encryption = Encryption::none;  // of the top image
     std::vector<control::DiskState::File> files;
 
     // What follows "userspace" in the table line.
     std::string table_parameters() const;
 };
 
+class CryptStack;
+
 struct OpenDisk {
+    OpenDisk();
+    OpenDisk(OpenDisk&&) noexcept;
+    OpenDisk& operator=(OpenDisk&&) noexcept;
+    ~OpenDisk();
+
     std::unique_ptr<Chain> chain;
+    std::vector<std::unique_ptr<CryptStack>> crypt;  // of the encrypted files
     std::unique_ptr<Channel> channel;
     DiskFacts facts;
     std::uint64_t features = 0;  // of the module
 
-    // Lets go of the image: others may lock it from now on, also while the kernel still
-    // has it open.
-    void release();
+    // The disk's own device is gone: removes those of the encryption, then lets go of the
+    // image: others may lock it from now on, also while the kernel still has it open.
+    Status release(const KernelAccess& kernel);
+    // Leaves all of it to a successor.
+    void drop();
 };
 
 // Blocks for as long as the files take. On an error nothing is held any more.

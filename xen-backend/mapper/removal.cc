@@ -52,9 +52,16 @@ void Mapper::begin_removal(Attachment& one) {
 
 // Nobody serves the device: what waits on it would keep it open for ever.
 void Mapper::fail_waiting_io(const Attachment& one) {
-    auto channel = kernel_.attach(one.state.key, false);
-    if (!channel) return;
-    if (Status set = (*channel)->set_fail(true); !set) log_error(set.error().message);
+    std::vector<std::string> keys = {one.state.key};
+    for (const auto& file : one.state.files) {
+        if (file.encrypted)
+            keys.push_back(control::crypt_names(one.state.name, one.state.key, file.layer, file.file).base_key);
+    }
+    for (const std::string& key : keys) {
+        auto channel = kernel_.attach(key, false);
+        if (!channel) continue;
+        if (Status set = (*channel)->set_fail(true); !set) log_error(set.error().message);
+    }
 }
 
 void Mapper::try_removal(Attachment& one) {
@@ -97,7 +104,7 @@ void Mapper::close_disk(Attachment& one) {
     if (one.disk) {
         one.disk->close();
     } else {
-        closed(one.id, ok());
+        remove_remains(one);
     }
 }
 

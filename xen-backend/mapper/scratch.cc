@@ -131,6 +131,7 @@ Status Scratch::add_window(const Mapping& mapping, std::uint64_t at, std::uint64
                            Ready& ready) {
     Mapping part = mapping;
     part.start = {at};
+    part.host = {mapping.host.bytes + (at - mapping.start.bytes)};
     part.length = end - at;
     buffer_.resize(part.length);
     if (Status read = chain_.read_mapping(part, buffer_); !read) return read;
@@ -143,10 +144,18 @@ Status Scratch::add_window(const Mapping& mapping, std::uint64_t at, std::uint64
     return ok();
 }
 
+// By the kernel, where it lies.
+bool Scratch::is_readable(const Mapping& mapping) const {
+    if (mapping.kind == MappingKind::opaque) return false;
+    if (mapping.kind == MappingKind::zero || mapping.layer == 0) return true;
+    const Cipher* cipher = chain_.layer(mapping.layer).cipher();
+    return cipher == nullptr || cipher->by() == CipherBy::host_offset;
+}
+
 Result<Scratch::Ready> Scratch::resolve(const std::vector<Mapping>& found, GuestRange range) {
     Ready ready{{}, range.end()};
     for (const Mapping& mapping : found) {
-        if (mapping.kind != MappingKind::opaque) {
+        if (is_readable(mapping)) {
             ready.mappings.push_back(mapping);
             continue;
         }

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-// Where compressed clusters lie decompressed, so that the kernel can map them: a file in
+// Where compressed clusters lie decompressed, and clusters of a backing file of legacy AES
+// decrypted, so that the kernel can map them: a file in
 // memory of bounded size, a destination of its own, read-only to the kernel; a write is a
 // copy from it. The disk's thread only.
 //
 // The file is cut into slots; a slot is for one window of the disk, aligned to its size,
-// and holds what of that window is compressed. When slots run low, the oldest are evicted:
+// and holds what of that window is compressed (or so encrypted). When slots run low, the oldest are evicted:
 // the kernel forgets their windows, and a slot is free again once INVALIDATED says that
 // nothing reads it any more. What is compressed never changes in the image, so writing a
 // window's content once more into its slot is harmless.
@@ -45,7 +46,7 @@ public:
         std::vector<Mapping> mappings;  // none opaque
         std::uint64_t end = 0;          // of range, or less: where there was no slot any more
     };
-    // found: what the chain says from range.start on. Opaque mappings become copies from
+    // found: what the chain says from range.start on. What the kernel can't read becomes copies from
     // the scratch file. end == range.start: try again after the next is_freed().
     Result<Ready> resolve(const std::vector<Mapping>& found, GuestRange range);
 
@@ -53,6 +54,7 @@ public:
     bool is_freed(std::uint64_t id);
 
 private:
+    bool is_readable(const Mapping& mapping) const;
     Status make_file();
     void use_file(std::uint64_t bytes);
     // slots_: there is none.

@@ -34,7 +34,8 @@ Disk::Service::Service(Disk& disk, OpenDisk open)
               disk.alarms_, out_),
       scratch_(*open_.chain, open_.facts, *open_.channel, out_,
                static_cast<std::uint64_t>(disk.setup_.config.scratch_mib) << 20),
-      answers_(*open_.chain, open_.facts, disk.setup_.config.on_full, leases_, scratch_, disk.alarms_, out_),
+      grains_(*open_.chain, open_.facts, open_.crypt, out_),
+      answers_(*open_.chain, open_.facts, disk.setup_.config.on_full, leases_, scratch_, grains_, disk.alarms_, out_),
       commits_(open_.chain->top(), changes_, std::chrono::seconds(disk.setup_.config.commit_seconds), disk.alarms_,
                out_),
       events_(events_at_once),
@@ -70,11 +71,10 @@ Status Disk::Service::take_over() {
 
 Disk::Ending Disk::Service::serve() {
     for (;;) {
-        auto now = Clock::now();
-        pollfd entries[2] = {{disk_.wake_, POLLIN, 0}, {open_.channel->poll_descriptor(), POLLIN, 0}};
-        nfds_t count = channel_broken_ ? 1 : 2;
-        if (poll(entries, count, timeout(now)) < 0 && errno != EINTR) {
-            log_error(disk_.setup_.name + ": " + system_error("waiting for events").message);
+        wait();
+        for (auto& stack : open_.crypt) {
+            while (stack->serve()) {
+            }
         }
         for (unsigned batch = 0; batch < batches_at_once && read_events(); ++batch) {
         }
@@ -82,6 +82,17 @@ Disk::Ending Disk::Service::serve() {
         if (ending != Ending::none) return ending;
         do_timed(Clock::now());
         publish();
+    }
+}
+
+void Disk::Service::wait() {
+    std::vector<pollfd> entries = {{disk_.wake_, POLLIN, 0}};
+    if (!channel_broken_) entries.push_back({open_.channel->poll_descriptor(), POLLIN, 0});
+    for (const auto& stack : open_.crypt) {
+        if (!stack->is_broken()) entries.push_back({stack->poll_descriptor(), POLLIN, 0});
+    }
+    if (poll(entries.data(), entries.size(), timeout(Clock::now())) < 0 && errno != EINTR) {
+        log_error(disk_.setup_.name + ": " + system_error("waiting for events").message);
     }
 }
 
@@ -95,6 +106,7 @@ bool Disk::Service::read_events() {
     read_at_ = Clock::now();
     for (std::size_t i = 0; i < *count; ++i) handle(events_[i]);
     answers_.end_batch();
+    finish_grains();
     send();
     return *count == events_.size();
 }
@@ -141,7 +153,24 @@ void Disk::Service::handle_miss(const dmu_event& miss) {
         out_.fail(miss.id, EIO);
         return;
     }
+    if (open_.facts.encryption == Encryption::aes && commits_.is_failing()) {
+        // The image has places that are not durable, and no flush would ask for them.
+        out_.fail(miss.id, EIO);
+        return;
+    }
     answers_.answer(miss, changes_.applied());
+}
+
+void Disk::Service::finish_grains() {
+    if (!grains_.has_written()) return;
+    grains_.finish(commits_.commit_at(read_at_), changes_.applied());
+    begin_recycling();
+}
+
+// What the disk's map refers to comes first.
+void Disk::Service::send() {
+    for (auto& stack : open_.crypt) stack->send();
+    out_.send(*open_.channel, disk_.setup_.name);
 }
 
 void Disk::Service::handle_drained(std::uint64_t id) {
@@ -198,6 +227,7 @@ void Disk::Service::do_timed(Clock::time_point now) {
     if (retry_at_ && now >= *retry_at_) {
         changes_.retry();
         if (!changes_.is_behind()) answers_.retry(changes_.applied());
+        finish_grains();
         retry_at_.reset();
         if (changes_.is_behind() || answers_.has_waiting()) retry_at_ = now + retry_interval;
     }
@@ -246,7 +276,10 @@ Status Disk::Service::close() {
         done = open_.chain->top().close();
     }
     if (!done) log_error(disk_.setup_.name + ": closing " + disk_.setup_.spec.path + ": " + done.error().message);
-    open_.release();
+    if (Status released = open_.release(disk_.kernel_); !released) {
+        log_error(released.error().message);
+        if (done) done = released;
+    }
     return done;
 }
 
@@ -260,8 +293,7 @@ Status Disk::Service::leave() {
 }
 
 void Disk::Service::drop() {
-    open_.channel.reset();
-    open_.chain.reset();
+    open_.drop();
 }
 
 }  // namespace dmu

@@ -9,6 +9,7 @@
 #include "xen-backend/mapper/answers.h"
 #include "xen-backend/mapper/changes.h"
 #include "xen-backend/mapper/commit_queue.h"
+#include "xen-backend/mapper/crypt_stack.h"
 #include "xen-backend/mapper/disk.h"
 #include "xen-backend/mapper/leases.h"
 #include "xen-backend/mapper/outbox.h"
@@ -37,6 +38,8 @@ public:
 private:
     using Clock = CommitQueue::Clock;
 
+    // Until there is something to do.
+    void wait();
     // True: there may be more.
     bool read_events();
     void handle(const dmu_event& event);
@@ -46,10 +49,11 @@ private:
     void begin_recycling();
     Ending handle_requests();
     void begin_take_down();
+    void finish_grains();
     void do_timed(Clock::time_point now);
     int timeout(Clock::time_point now) const;
     void publish();
-    void send() { out_.send(*open_.channel, disk_.setup_.name); }
+    void send();
 
     Disk& disk_;
     OpenDisk open_;
@@ -57,6 +61,7 @@ private:
     Changes changes_;
     Leases leases_;
     Scratch scratch_;
+    GrainWriter grains_;
     Answers answers_;
     CommitQueue commits_;
     std::vector<dmu_event> events_;

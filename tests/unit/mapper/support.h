@@ -277,6 +277,7 @@ struct Faults {
     std::atomic<bool> full = false;
     std::atomic<bool> broken_writes = false;
     std::atomic<bool> hold_syncs = false;
+    std::atomic<bool> broken_syncs = false;
     std::atomic<unsigned> syncs = 0;
 };
 
@@ -296,6 +297,7 @@ public:
     Status sync() override {
         ++faults_->syncs;
         while (faults_->hold_syncs) std::this_thread::sleep_for(1ms);
+        if (faults_->broken_syncs) return Error{Code::io, name() + ": the disk is broken"};
         return WrappedFile::sync();
     }
 
