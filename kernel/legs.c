@@ -54,7 +54,7 @@ void dmu_route_ended(struct dmu_io *io)
 		dmu_phase_put(io->key, &io->phase);
 		io->returned = true;
 		INIT_WORK(&io->work, return_work);
-		queue_work(dmu_wq, &io->work);
+		queue_work(io->key->wq, &io->work);
 	} else if (!status && bio_op(io->bio) == REQ_OP_WRITE) {
 		dmu_io_written(io);
 	} else {
@@ -143,5 +143,5 @@ static void route_work(struct work_struct *work)
 void dmu_route_queue(struct dmu_io *io)
 {
 	INIT_WORK(&io->work, route_work);
-	queue_work(dmu_wq, &io->work);
+	queue_work(io->key->wq, &io->work);
 }
