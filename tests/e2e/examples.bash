@@ -27,28 +27,30 @@ start() { # NAME ARGUMENT...
 	: >$work/out
 	"$build/tools/examples/$1" "${@:2}" >$work/out 2>$work/err &
 	echo $! >$work/pid
-	wait_for 20 announced_or_gone
+	wait_for 20 announced_or_dead
 	grep -q userspace $work/out || { sed 's/^/# /' $work/err && return 1; }
 }
 
-running() { # [PID]
+restart() { # [OPTION]
+	local words
+	mapfile -t words <$work/command
+	start "${words[0]}" "$@" "${words[@]:1}"
+}
+
+running() {
 	local state
-	read -r _ _ state _ 2>/dev/null <"/proc/${1:-$(cat $work/pid)}/stat" && [ "$state" != Z ]
+	{ read -r _ _ state _ <"/proc/$(cat $work/pid)/stat"; } 2>/dev/null && [ "$state" != Z ]
 }
 
 stopped() { ! running; }
 
-announced_or_gone() { grep -q userspace $work/out || stopped; }
+announced_or_dead() { grep -q userspace $work/out || stopped; }
 
 refuses() { # NAME ARGUMENT...: it says why, and ends
 	! start "$@" >/dev/null && [ -s $work/err ]
 }
 
-restart() {
-	local words
-	mapfile -t words <$work/command
-	start "${words[@]}"
-}
+expect_error() { ! "$@"; }
 
 table_of() { grep " userspace $1 " $work/out; } # KEY
 
@@ -64,48 +66,22 @@ stop() { # orderly
 	wait_for 20 stopped && [ ! -s $work/err ] || { cat $work/err && return 1; }
 }
 
-gone() { grep -q userspace $work/out || stopped; }
-
-refuses() { # NAME ARGUMENT...: it says why, and ends
-	! start "$@" >/dev/null && [ -s $work/err ]
-}
-
-restart() {
-	local words
-	mapfile -t words <$work/command
-	start "${words[@]}"
-}
-
-table_of() { grep " userspace $1 " $work/out; } # KEY
-
-make() { dmsetup create "$1" --table "$(table_of "$1")" && udevadm settle; } # KEY
-
-kill_hard() {
-	kill -9 $pid
-	wait $pid
-} 2>/dev/null
-
-stop() { # orderly
-	local status=0
-	kill $pid
-	wait $pid || status=$?
-	[ $status -eq 0 ] || { cat $work/err && return $status; }
-}
-
-gone() { # KEY...
-	udevadm settle
+remove() { # KEY...
 	local key
+	udevadm settle
 	for key in "$@"; do dmsetup remove --retry "$key"; done
 }
 
 end() { # KEY...
-	gone "$@" && stop
+	remove "$@" && stop
 }
 
 # The machine is gone, as far as the example can tell: nothing of the kernel's memory of it is left.
 crash() { # KEY...
 	local key
 	kill_hard
+	# Not by the table of errors that comes next: that one takes a flush for done.
+	for key in "$@"; do dmsetup message "$key" 0 fail; done
 	for key in "$@"; do dmsetup remove --force --retry "$key" 2>/dev/null; done
 	for key in "$@"; do ! dmsetup info "$key" >/dev/null 2>&1 || return; done
 }
@@ -159,23 +135,25 @@ ends_without() { # KEY COMMAND...
 	[ $((SECONDS - begun)) -le 10 ]
 }
 
-write_synced() { # KEY BLOCK: one block of 64 KiB, and a flush
-	head -c 65536 /dev/urandom | dd of="/dev/mapper/$1" bs=64k seek="$2" count=1 iflag=fullblock oflag=direct \
-		conv=fsync,notrunc status=none
+# There is always something for the next flush to wait for.
+flush_of_changes() { # KEY
+	local i
+	for ((i = 0; i < 300; i++)); do
+		head -c 65536 /dev/urandom | dd of="/dev/mapper/$1" bs=64k seek=$((RANDOM % 900)) count=1 iflag=fullblock \
+			oflag=direct conv=fsync,notrunc status=none || return
+	done
 }
 
 # Every block whose flush had ended before the crash is there after it.
 survives_crash() { # KEY [BLOCKS]
 	local block flushed=0 job
 	head -c 64M /dev/urandom >$work/pattern
-	{
-		for ((block = 0; block < ${2:-200}; block++)); do
-			dd if=$work/pattern of="/dev/mapper/$1" bs=64k seek=$block skip=$block count=1 oflag=direct \
-				conv=fsync,notrunc status=none || break
-			echo $block >$work/flushed
-		done
-	} 2>/dev/null &
-	job=$!
+	rm -f $work/flushed
+	for ((block = 0; block < ${2:-200}; block++)); do
+		dd if=$work/pattern of="/dev/mapper/$1" bs=64k seek=$block skip=$block count=1 oflag=direct \
+			conv=fsync,notrunc status=none || break
+		echo $block >$work/flushed
+	done 2>/dev/null &
 	scribble "/dev/mapper/$1" --offset=32m --time_based --runtime=20 >/dev/null 2>&1 &
 	sleep 3
 	crash "$1" || return

@@ -21,7 +21,7 @@ test_null() {
 	check "null: fio verifies" verify null
 	check "null: it is the device below" same /dev/mapper/null "${disk[0]}"
 	check "null: fio verifies over kills of the mapper" verify_over_kills null
-	gone null
+	remove null
 	kill_hard
 	# Where nothing is mapped yet.
 	restart
@@ -29,7 +29,7 @@ test_null() {
 	dmsetup create null --noudevsync --table "0 $sectors userspace null 0"
 	check "null: killed for good, a read ends in an error" ends_without null \
 		dd if=/dev/mapper/null of=/dev/null bs=4k count=1 skip=999 iflag=direct
-	gone null
+	remove null
 }
 
 test_linear() {
@@ -82,7 +82,7 @@ test_cow() {
 	check "cow: fio verifies over kills of the mapper" verify_over_kills cow
 	check "cow: what was flushed survives a crash" survives_crash cow
 	check "cow: killed for good, a flush ends in an error" ends_without cow flush_of_changes cow
-	gone cow
+	remove cow
 	check "cow: the base is as it was" test "$(drop_caches && sha256sum <"${disk[0]}")" = "$before"
 	check "cow: another base's store is refused" refuses cow cow "${disk[1]}" "${disk[0]}"
 	dd if=/dev/urandom of="${disk[1]}" bs=4k seek=1 count=1 oflag=direct conv=notrunc status=none
@@ -90,20 +90,10 @@ test_cow() {
 	zero "${disk[1]}"
 	head -c 20M /dev/zero >$work/store
 	start cow cow "${disk[0]}" $work/store && make cow
-	check "cow: a full store is an error of the write" expect_error scribble /dev/mapper/cow
+	check "cow: a full store is an error of the write" expect_error fill cow 30
 	check "cow: and of nothing else" dd if=/dev/mapper/cow of=/dev/null bs=1M iflag=direct status=none
 	end cow
 }
-
-# More than there are leases would do as well: the flush has something to wait for.
-flush_of_changes() { # KEY
-	local i
-	for ((i = 0; i < 100; i++)); do write_synced "$1" $((RANDOM % 900)) || return; done
-}
-
-expect_error() { ! "$@"; }
-
-used() { dmsetup status "$1" | awk '{ print $12 }'; } # KEY: grains that got a place
 
 fill() { # KEY MEGABYTES
 	dd if=/dev/urandom of="/dev/mapper/$1" bs=1M count="$2" oflag=direct conv=fsync status=none
@@ -145,7 +135,7 @@ test_thin() {
 	empty thin-b
 	check "thin: what was flushed survives a crash" crash_of_two
 	check "thin: killed for good, a flush ends in an error" ends_without thin-a flush_of_changes thin-a
-	gone thin-a thin-b
+	remove thin-a thin-b
 	dd if=/dev/urandom of="${disk[1]}" bs=4k seek=5 count=1 oflag=direct conv=notrunc status=none
 	check "thin: a damaged table is refused" refuses thin "${disk[1]}" "${disk[0]}" 128
 }
