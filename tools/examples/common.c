@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <time.h>
 #include <unistd.h>
 
 #ifndef PR_SET_IO_FLUSHER
@@ -90,6 +91,13 @@ int destination(struct dmu_channel* channel, uint32_t number, const char* path, 
 
     if (fd < 0) die(path, fd);
     return fd;
+}
+
+uint64_t fresh_ids(void) {
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return ((uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec) << 8;
 }
 
 void announce(struct dmu_channel* channel, uint64_t sectors, const char* options) {

@@ -48,6 +48,12 @@ int open_file(const char* path, int mode, uint64_t* sectors);
 int try_destination(struct dmu_channel* channel, uint32_t number, const char* path, int mode, uint64_t* sectors);
 int destination(struct dmu_channel* channel, uint32_t number, const char* path, int mode, uint64_t* sectors);
 
+/*
+ * The first of 256 ids for INVALIDATE that no predecessor has used: what is
+ * INVALIDATED may be what one asked for that was killed.
+ */
+uint64_t fresh_ids(void);
+
 /* Prints the table line ("0 SECTORS userspace KEY OPTIONS"), which says that the device can be made now. */
 void announce(struct dmu_channel* channel, uint64_t sectors, const char* options);
 

@@ -35,7 +35,8 @@ enum { FREE, LEASED, USED, FREED };
 #define POOL 1
 #define LEASE 32 /* blocks; a device holds at most one and a half of it that it does not use */
 #define DEVICES 32
-#define WINDOW 65536 /* blocks that an answer tells of */
+enum { START, AGAIN }; /* what is INVALIDATED */
+#define WINDOW 65536   /* blocks that an answer tells of */
 
 struct header {
     char magic[8];
@@ -57,6 +58,7 @@ struct pool {
     uint64_t grain, blocks;
     unsigned char* state;
     uint64_t free, leased, cursor;
+    uint64_t ids;       /* START and AGAIN follow it */
     unsigned undrained; /* devices of which I/O that a predecessor let in may be under way */
     bool scarce;        /* no leases: whoever needs a block asks */
 };
@@ -140,7 +142,7 @@ static int start_drain(struct thin* thin) {
 
     if (thin->draining || !thin->durable) return 0;
     thin->draining = thin->durable;
-    dmu_cmd_invalidate(&command, 1, 0, 0);
+    dmu_cmd_invalidate(&command, thin->pool->ids + AGAIN, 0, 0);
     return send_one(thin, &command);
 }
 
@@ -289,7 +291,7 @@ static int attached(struct thin* thin) {
     struct dmu_command commands[2];
 
     dmu_cmd_pool(&commands[0], POOL, thin->pool->grain, thin->pool->grain, LEASE / 2 * thin->pool->grain);
-    dmu_cmd_invalidate(&commands[1], 0, 0, 0);
+    dmu_cmd_invalidate(&commands[1], thin->pool->ids + START, 0, 0);
     return dmu_send(thin->channel, commands, 2, NULL);
 }
 
@@ -297,14 +299,14 @@ static int drained(struct thin* thin, const struct dmu_event* event) {
     struct pool* pool = thin->pool;
     int error = 0;
 
-    if (event->id) {
+    if (event->id == pool->ids + AGAIN) {
         for (uint64_t i = 0; i < thin->draining; i++) set_state(pool, thin->freed[i], FREE);
         thin->freed_count -= thin->draining;
         thin->durable -= thin->draining;
         memmove(thin->freed, thin->freed + thin->draining, thin->freed_count * sizeof(*thin->freed));
         thin->draining = 0;
         error = start_drain(thin);
-    } else if (!--pool->undrained) {
+    } else if (event->id == pool->ids + START && !--pool->undrained) {
         for (unsigned i = 0; i < pool->count && !error; i++) error = lease(&pool->thins[i]);
     }
     return error ? error : serve_waiting(pool);
@@ -530,7 +532,7 @@ static void serve_all(struct pool* pool) {
 }
 
 int main(int argc, char** argv) {
-    struct pool pool = {.lock = PTHREAD_MUTEX_INITIALIZER};
+    struct pool pool = {.lock = PTHREAD_MUTEX_INITIALIZER, .ids = fresh_ids()};
     uint64_t size;
     int error;
 
