@@ -21,8 +21,8 @@ int dmu_dest_sync(struct dmu_dest *dest)
 	return vfs_fsync_range(dest->file, 0, LLONG_MAX, 1);
 }
 
-/* All that was written to them before is durable. */
-int dmu_dest_sync_all(struct dmu_key *key)
+/* All that was written to them before is durable, or failed is the first of which it is not. */
+int dmu_dest_sync_all(struct dmu_key *key, u32 *failed)
 {
 	struct dmu_dest *dest;
 	unsigned long number;
@@ -34,8 +34,10 @@ int dmu_dest_sync_all(struct dmu_key *key)
 	xa_for_each(&key->dests, number, dest) {
 		int now = dmu_dest_sync(dest);
 
-		if (!error)
+		if (now && !error) {
 			error = now;
+			*failed = number;
+		}
 	}
 	dmu_phase_put(key, &phase);
 	return error;

@@ -90,6 +90,7 @@ struct dmu_attr {
 struct dmu_route {
 	struct dmu_dest *dest[2];	/* the second: of a mirror, or NULL */
 	u64 physical[2];
+	u32 number;			/* of the first: it may be gone when the mapper is told */
 	u32 flags;			/* DMU_MAP_RETURN, DMU_MAP_TELL */
 	blk_status_t status[2];
 };
@@ -166,6 +167,7 @@ struct dmu_miss {
 	bool mapped;		/* it was seen where the miss starts: only a place is wanted */
 	bool told;		/* the mapper has read of it */
 	u32 flags;		/* DMU_MISS_*, from RETURNED on */
+	u32 returned_from;	/* number of the destination, of a mirror's the first */
 
 	/* from the place that was given, or taken from a lease */
 	struct dmu_dest *dest;
@@ -213,6 +215,8 @@ struct dmu_flush {
 	struct dmu_io *io;	/* NULL: to make room in the log */
 	bool told;
 	bool asked;		/* nothing to commit: it wants DONE */
+	int error;		/* asked: of syncing a destination, of this number */
+	u32 destination;
 };
 
 struct dmu_drain {
@@ -338,7 +342,7 @@ int dmu_dest_remove(struct dmu_key *key, u32 number);
 void dmu_dest_free(struct dmu_dest *dest);
 u64 dmu_dest_sectors(const struct dmu_dest *dest);
 int dmu_dest_sync(struct dmu_dest *dest);
-int dmu_dest_sync_all(struct dmu_key *key);
+int dmu_dest_sync_all(struct dmu_key *key, u32 *failed);
 static inline bool dmu_dest_direct(const struct dmu_dest *dest)
 {
 	return !(dest->flags & DMU_DEST_BUFFERED);

@@ -27,6 +27,7 @@ void dmu_route_set(struct dmu_io *io, const struct dmu_attr *attr, u64 physical,
 	io->route = (struct dmu_route) {
 		.dest = { attr->dest, attr->mirror },
 		.physical = { physical, physical + attr->distance },
+		.number = attr->dest->number,
 		.flags = flags | (attr->tell ? DMU_MAP_TELL : 0),
 	};
 }

@@ -134,19 +134,23 @@ void dmu_log_committed(struct dmu_key *key, u64 sequence)
 
 /*
  * Data is durable up to what was written when this began; the mapper is asked
- * only if a mapping of that data is not.
+ * only if a mapping of that data is not, or if it wants to be: then it also
+ * hears of it if the data is not.
  */
 static void flush_now(struct dmu_key *key, struct dmu_io *io)
 {
 	struct dmu_flush *flush;
 	blk_status_t status = 0;
-	bool wait = false;
+	bool wait = false, ask;
 	u64 sequence;
+	u32 failed = 0;
 	int error;
 
 	sequence = READ_ONCE(key->sequence);
-	error = dmu_dest_sync_all(key);
-	if (error) {
+	error = dmu_dest_sync_all(key, &failed);
+	/* The rest of a FUA write is not a flush of its own. */
+	ask = READ_ONCE(key->ask_flush) && io && !bio_sectors(io->bio) && sequence <= READ_ONCE(key->committed);
+	if (error && !ask) {
 		status = errno_to_blk_status(error);
 		goto end;
 	}
@@ -154,9 +158,10 @@ static void flush_now(struct dmu_key *key, struct dmu_io *io)
 	INIT_LIST_HEAD(&flush->event.list);
 	flush->sequence = sequence;
 	flush->io = io;
+	flush->asked = ask;
+	flush->error = error;
+	flush->destination = failed;
 	spin_lock_irq(&key->lock);
-	/* The rest of a FUA write is not a flush of its own. */
-	flush->asked = key->ask_flush && io && !bio_sectors(io->bio) && sequence <= key->committed;
 	if (sequence <= key->committed && !flush->asked)
 		status = 0;
 	else if (key->failing || key->expired)

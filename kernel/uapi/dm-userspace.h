@@ -186,7 +186,7 @@ enum {
  * MAP; one that is not ONCE has it looked up again.
  */
 #define DMU_MISS_RETURNED	(1u << 3)
-#define DMU_MISS_FIRST_FAILED	(1u << 4)	/* returned: it failed on destination */
+#define DMU_MISS_FIRST_FAILED	(1u << 4)	/* returned: it failed on destination (which the event names in any case) */
 #define DMU_MISS_SECOND_FAILED	(1u << 5)	/* returned: it failed on destination2, of a mirror */
 /* What the request was sent with; of several in one miss, what all of them were sent with. */
 #define DMU_MISS_FUA		(1u << 6)
@@ -195,7 +195,8 @@ enum {
 
 /*
  * On a FLUSH (which may have DMU_MISS_AGAIN too): the table says ask_flush, and
- * there is no change to commit, so that COMMITTED does not end it.
+ * there is no change to commit, so that COMMITTED does not end it. With an
+ * error: so ended the syncing of destination, the first of which it failed.
  */
 #define DMU_FLUSH_ASKED		(1u << 9)
 

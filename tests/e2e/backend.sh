@@ -4,7 +4,7 @@
 #
 #	tests/vm/run --kernel xen --share BUILD:build -- tests/e2e/backend.sh /mnt/build
 #
-# BUILD (by default build/release) holds tests/backend_try and xen-backend/libdmu/dmu_example.
+# BUILD (by default build/release) holds tests/backend_try and tools/examples/null.
 #
 # vm: --kernel xen --timeout 400
 #
@@ -31,7 +31,7 @@ part() { # NAME
 example() {
 	local sectors=65536
 	truncate -s $((sectors * 512)) /var/tmp/example
-	LD_LIBRARY_PATH=$build/xen-backend/libdmu "$build/xen-backend/libdmu/dmu_example" /var/tmp/example &
+	LD_LIBRARY_PATH=$build/xen-backend/libdmu "$build/tools/examples/null" example /var/tmp/example &
 	wait_for 10 dmsetup create example --table "0 $sectors userspace example 0" || return 1
 	head -c 1M /dev/urandom >/tmp/random
 	dd if=/tmp/random of=/dev/mapper/example bs=64k seek=16 oflag=direct status=none &&

@@ -1,0 +1,643 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * mirror: RAID 1 over two devices or files.
+ *
+ *     mirror [--create] [--degraded] [--replace] KEY LEG LEG
+ *
+ * At the end of each leg are a superblock and a bitmap with a bit for each
+ * region: set where the legs may differ. A region is mapped for writing once
+ * its bit is on disk; the kernel then writes to both legs and asks nobody. When
+ * there are many such regions the oldest is taken out of the map, and when what
+ * was in flight has ended its bit is cleared.
+ *
+ * A leg that fails is left behind: the superblock of the other says so, on
+ * disk, before the request that failed is done again without it. SIGHUP looks
+ * for a leg that is missing. Whatever the reason why legs may differ (a crash, a
+ * leg that was away, a new one), what is copied are the regions whose bits are
+ * set, each while it is out of the map and nothing in flight.
+ *
+ * Legs with different event counts are never taken for the same: the one with
+ * fewer is stale. If one is missing that may have the newer data, only
+ * --degraded starts without it; if both have gone on alone, nothing does.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <unistd.h>
+
+#include "common.h"
+
+#define REGION 2048     /* sectors, or more where the bitmap would be too small */
+#define BITS (8 * PAGE) /* of the bitmap */
+#define OPEN 128        /* regions that stay open for writing */
+#define WINDOW 32       /* regions that an answer tells of */
+#define AREA (2 * PAGE) /* superblock and bitmap */
+#define NONE UINT64_MAX
+
+/* What an INVALIDATED is the answer to. */
+enum { ANY, JOIN, LEAVE, COPY, CLEAN, STOP };
+
+/* In one sector; on every leg that is not stale the same, but for "leg". */
+struct super {
+    char magic[8];
+    uint64_t uuid[2], sectors, region;
+    uint64_t events;  /* how often the set of legs has changed */
+    uint64_t left_at; /* events in the superblock of the stale leg, if it is the one that we knew */
+    uint32_t stale[2];
+    uint64_t checksum;
+};
+static const char magic[8] = "dmu-mir";
+
+enum state { GONE, LEAVING, HERE };
+
+struct leg {
+    const char* path;
+    enum state state;
+    int fd;
+    uint64_t area; /* bytes; where superblock and bitmap are */
+};
+
+struct mirror {
+    struct dmu_channel* channel;
+    uint64_t ids; /* ANY and those after it are added */
+    struct leg legs[2];
+    struct super* super;
+    unsigned char *bits, *disk_bits; /* as they should be, and as they are on disk */
+    bool changed;                    /* the superblock is not on disk as it is here */
+    int lead;                        /* is written first */
+    uint64_t regions;
+    unsigned char* differ; /* to be copied; reads come from the leg that is copied from */
+    unsigned char* open;   /* may be mapped for writing; in the queue */
+    uint64_t *queue, queued;
+    uint64_t cleaning, copying;
+    bool stopping, replace;
+    struct dmu_event* held; /* they want the region that is being copied */
+    uint64_t held_count, held_room;
+};
+
+static bool bit(const unsigned char* bits, uint64_t region) {
+    return bits[region / 8] >> region % 8 & 1;
+}
+
+static void set_bit(unsigned char* bits, uint64_t region, bool value) {
+    unsigned char mask = (unsigned char)(1u << region % 8);
+
+    bits[region / 8] = value ? bits[region / 8] | mask : bits[region / 8] & (unsigned char)~mask;
+}
+
+static bool here(const struct mirror* m, int leg) {
+    return m->legs[leg].state == HERE;
+}
+
+static bool in_sync(const struct mirror* m, int leg) {
+    return here(m, leg) && !m->super->stale[leg];
+}
+
+/* Which leg to read a region from, while both are here. */
+static int first_leg(const struct mirror* m, uint64_t region) {
+    if (!in_sync(m, 0) || !in_sync(m, 1)) return in_sync(m, 1);
+    return m->differ[region] ? 0 : (int)(region % 2);
+}
+
+static int invalidate(struct mirror* m, uint64_t id, uint64_t region, uint64_t count) {
+    struct dmu_command command;
+
+    dmu_cmd_invalidate(&command, m->ids + id, region * m->super->region, count * m->super->region);
+    return dmu_queue(m->channel, &command);
+}
+
+/* ---------------------------------------------------- superblock and bitmap --- */
+
+static int write_area(struct mirror* m, const struct leg* leg) {
+    int error;
+
+    m->super->checksum = checksum(m->super, offsetof(struct super, checksum));
+    error = write_at(leg->fd, m->bits, PAGE, leg->area + PAGE);
+    if (!error) error = write_at(leg->fd, m->super, PAGE, leg->area);
+    return error ? error : sync_file(leg->fd);
+}
+
+static bool is_ours(const struct super* super) {
+    return !memcmp(super->magic, magic, sizeof(magic)) &&
+           super->checksum == checksum(super, offsetof(struct super, checksum));
+}
+
+/* A leg can be done without where the other has all of the data. */
+static bool may_leave(const struct mirror* m, int leg) {
+    return here(m, leg) && in_sync(m, !leg);
+}
+
+/* Not on disk yet: save() follows. */
+static int leave(struct mirror* m, int leg, int error) {
+    fprintf(stderr, "mirror: %s: %s; going on without it\n", m->legs[leg].path, strerror(abs(error)));
+    if (!m->super->stale[leg]) {
+        m->super->stale[leg] = 1;
+        m->super->left_at = m->super->events++;
+    }
+    m->legs[leg].state = LEAVING;
+    m->changed = true;
+    /* What was cleared in here may not be durable over there. */
+    for (uint64_t i = 0; i < PAGE; i++) m->bits[i] |= m->disk_bits[i];
+    m->cleaning = m->copying = NONE;
+    return invalidate(m, LEAVE, 0, m->regions);
+}
+
+/* The leg that could not be written, or -1. */
+static int try_save(struct mirror* m, int* error) {
+    bool cleared = false;
+
+    for (uint64_t i = 0; i < PAGE; i++) cleared |= m->disk_bits[i] & ~m->bits[i];
+    /* Two legs are the same where a bit is cleared, and go on being so. */
+    for (int leg = 0; leg < 2 && cleared; leg++)
+        if (here(m, leg) && (*error = sync_file(m->legs[leg].fd))) return leg;
+    for (int i = 0; i < 2; i++) {
+        int leg = i ? !m->lead : m->lead;
+
+        if (in_sync(m, leg) && (*error = write_area(m, &m->legs[leg]))) return leg;
+    }
+    return -1;
+}
+
+/* Superblock and bitmap are on every leg that counts; one that cannot be written ceases to count. */
+static int save(struct mirror* m) {
+    int error = 0, leg;
+
+    while ((leg = try_save(m, &error)) >= 0) {
+        if (!may_leave(m, leg)) return error;
+        error = leave(m, leg, error);
+        if (error) return error;
+    }
+    memcpy(m->disk_bits, m->bits, PAGE);
+    m->changed = false;
+    return 0;
+}
+
+/* -------------------------------------------------------------------- map --- */
+
+static int map_region(struct mirror* m, uint64_t region, uint64_t id) {
+    int first = first_leg(m, region);
+    uint64_t start = region * m->super->region;
+    struct dmu_command map;
+
+    dmu_cmd_map_linear(&map, id, start, m->super->region, (uint32_t)first, start, DMU_MAP_TELL);
+    if (m->open[region]) {
+        map.flags |= DMU_MAP_WRITABLE;
+        if (here(m, !first)) dmu_cmd_mirror(&map, (uint32_t)!first, start);
+    }
+    return dmu_queue(m->channel, &map);
+}
+
+/* The regions of a miss and their neighbours; the last one ends the miss. */
+static int map_regions(struct mirror* m, uint64_t first, uint64_t last, uint64_t id) {
+    uint64_t from = first / WINDOW * WINDOW, to = smaller(from + WINDOW, m->regions);
+    int error = 0;
+
+    for (uint64_t region = from; region < to && !error; region++)
+        if ((region < first || region > last) && region != m->copying) error = map_region(m, region, 0);
+    for (uint64_t region = first; region <= last && !error; region++)
+        error = map_region(m, region, region == last ? id : 0);
+    return error;
+}
+
+/* Bits first, on disk; then the regions may be written to. */
+static int open_regions(struct mirror* m, uint64_t first, uint64_t last) {
+    bool save_first = m->changed;
+    int error = 0;
+
+    for (uint64_t region = first; region <= last; region++) {
+        set_bit(m->bits, region, true);
+        save_first |= !bit(m->disk_bits, region);
+        if (region == m->cleaning) m->cleaning = NONE;
+    }
+    if (save_first) error = save(m);
+    for (uint64_t region = first; region <= last && !error; region++) {
+        if (m->open[region]) continue;
+        m->open[region] = 1;
+        m->queue[m->queued++] = region;
+        error = invalidate(m, ANY, region, 1); /* it may be mapped for reading */
+    }
+    return error;
+}
+
+/* One at a time, oldest first. */
+static int clean(struct mirror* m) {
+    uint64_t region = m->queue[0];
+
+    if (m->queued <= OPEN || m->cleaning != NONE || !in_sync(m, 0) || !in_sync(m, 1)) return 0;
+    memmove(m->queue, m->queue + 1, --m->queued * sizeof(*m->queue));
+    m->open[region] = 0;
+    m->cleaning = region;
+    return invalidate(m, CLEAN, region, 1);
+}
+
+static int hold(struct mirror* m, const struct dmu_event* event) {
+    if (m->held_count == m->held_room) {
+        m->held_room = m->held_room ? 2 * m->held_room : 64;
+        m->held = realloc(m->held, m->held_room * sizeof(*m->held));
+        if (!m->held) die("memory", ENOMEM);
+    }
+    m->held[m->held_count] = *event;
+    /* What came back has been seen to. */
+    m->held[m->held_count++].flags &= ~DMU_MISS_RETURNED;
+    return 0;
+}
+
+static int answer(struct mirror* m, const struct dmu_event* event) {
+    uint64_t first = event->start / m->super->region;
+    uint64_t last = (event->start + event->length - 1) / m->super->region;
+    int error = 0;
+
+    if (m->copying >= first && m->copying <= last) return hold(m, event);
+    if (event->op != DMU_OP_READ) error = open_regions(m, first, last);
+    if (!error) error = map_regions(m, first, last, event->id);
+    return error ? error : clean(m);
+}
+
+/* ------------------------------------------------------------------- copy --- */
+
+/* The stale leg has everything now; the other is the first to say so. */
+static int join_whole(struct mirror* m, int leg) {
+    int error = sync_file(m->legs[leg].fd);
+
+    if (error) {
+        error = leave(m, leg, error);
+    } else {
+        m->lead = !leg;
+        m->super->stale[leg] = 0;
+        m->super->events++;
+        m->changed = true;
+    }
+    if (!error) error = save(m);
+    if (!error && here(m, leg)) fprintf(stderr, "mirror: %s has everything\n", m->legs[leg].path);
+    /* Reads may go to both. */
+    return error ? error : invalidate(m, ANY, 0, m->regions);
+}
+
+static int copy_next(struct mirror* m) {
+    uint64_t region = 0;
+
+    if (m->copying != NONE || m->stopping || !here(m, 0) || !here(m, 1)) return 0;
+    while (region < m->regions && !m->differ[region]) region++;
+    if (region < m->regions) {
+        m->copying = region;
+        return invalidate(m, COPY, region, 1);
+    }
+    if (in_sync(m, 0) && in_sync(m, 1)) return 0;
+    return join_whole(m, in_sync(m, 0));
+}
+
+static int copy_region(struct mirror* m, uint64_t region, int from, int* failed) {
+    static char* buffer;
+    uint64_t size = m->super->region * SECTOR, piece = REGION * SECTOR;
+    int error = 0;
+
+    if (!buffer) buffer = alloc_pages(piece);
+    for (uint64_t at = region * size; at < (region + 1) * size && !error; at += piece) {
+        *failed = from;
+        error = read_at(m->legs[from].fd, buffer, piece, at);
+        if (error) break;
+        *failed = !from;
+        error = write_at(m->legs[!from].fd, buffer, piece, at);
+    }
+    return error;
+}
+
+static int release_held(struct mirror* m) {
+    struct dmu_event* held = m->held;
+    uint64_t count = m->held_count;
+    int error = 0;
+
+    m->held = NULL;
+    m->held_count = m->held_room = 0;
+    for (uint64_t i = 0; i < count; i++) {
+        int now = answer(m, &held[i]);
+        struct dmu_command fail;
+
+        if (!now) continue;
+        dmu_cmd_fail(&fail, held[i].id, (uint32_t)-now);
+        error = dmu_queue(m->channel, &fail);
+    }
+    free(held);
+    return error;
+}
+
+/* The region is out of the map, and nothing in flight there. */
+static int copy_now(struct mirror* m) {
+    uint64_t region = m->copying;
+    int failed, error;
+
+    if (region == NONE) return release_held(m); /* a leg was lost meanwhile */
+    error = copy_region(m, region, first_leg(m, region), &failed);
+    if (error && !may_leave(m, failed)) {
+        fprintf(stderr, "mirror: %s: region %llu: %s; what is left is not copied\n", m->legs[failed].path,
+                (unsigned long long)region, strerror(-error));
+        m->copying = NONE;
+        return release_held(m);
+    }
+    if (error) {
+        error = leave(m, failed, error);
+        if (!error) error = save(m);
+        return error ? error : release_held(m);
+    }
+    m->differ[region] = 0;
+    if (!m->open[region]) set_bit(m->bits, region, false);
+    m->copying = NONE;
+    error = release_held(m);
+    return error ? error : copy_next(m);
+}
+
+/* ---------------------------------------------------------- legs come and go --- */
+
+/* What has left is out of the map, and its I/O has ended. */
+static int forget_gone(struct mirror* m) {
+    for (int leg = 0; leg < 2; leg++) {
+        if (here(m, leg)) continue;
+        (void)dmu_destination_remove(m->channel, (uint32_t)leg);
+        if (m->legs[leg].state == LEAVING) close(m->legs[leg].fd);
+        m->legs[leg].state = GONE;
+    }
+    return 0;
+}
+
+/* Opens a leg and reads its superblock; what is none is all zeros then. */
+static int open_leg(struct mirror* m, int number, struct super* super) {
+    struct leg* leg = &m->legs[number];
+    uint64_t sectors = 0;
+    int error;
+
+    memset(super, 0, PAGE);
+    leg->fd = try_destination(m->channel, (uint32_t)number, leg->path, O_RDWR, &sectors);
+    if (leg->fd < 0) return leg->fd;
+    leg->area = sectors * SECTOR / PAGE * PAGE - AREA;
+    error = sectors < REGION + AREA / SECTOR ? -ENOSPC : read_at(leg->fd, super, PAGE, leg->area);
+    if (error) {
+        close(leg->fd);
+        return error;
+    }
+    if (!is_ours(super)) memset(super, 0, PAGE);
+    leg->state = HERE;
+    return 0;
+}
+
+static void all_differ(struct mirror* m) {
+    memset(m->differ, 1, m->regions);
+    for (uint64_t region = 0; region < m->regions; region++) set_bit(m->bits, region, true);
+    m->changed = true;
+}
+
+/* A leg that is here joins the other, whose superblock is ours. 0, or why it may not. */
+static const char* join(struct mirror* m, int leg, const struct super* super) {
+    bool member = super->uuid[0] == m->super->uuid[0] && super->uuid[1] == m->super->uuid[1];
+
+    if (!member && !m->replace) return "it is not a leg of this mirror; --replace makes it one";
+    if (m->legs[leg].area < m->super->sectors * SECTOR) return "it is too small";
+    if (member && super->stale[!leg])
+        return "both legs have gone on alone; overwrite the end of one with zeros, and --replace it";
+    if (member && super->events != m->super->events && !m->super->stale[leg]) {
+        m->super->stale[leg] = 1;
+        m->super->left_at = super->events;
+        m->super->events++;
+        m->changed = true;
+    }
+    if (!member || (m->super->stale[leg] && super->events != m->super->left_at)) {
+        if (!m->super->stale[leg]) m->super->events++;
+        m->super->stale[leg] = 1;
+        m->super->left_at = NONE;
+        all_differ(m);
+    }
+    for (uint64_t region = 0; region < m->regions; region++) m->differ[region] = bit(m->bits, region);
+    return NULL;
+}
+
+static int rejoin(struct mirror* m) {
+    struct super* super = alloc_pages(PAGE);
+    const char* why = NULL;
+    int error = 0;
+
+    for (int leg = 0; leg < 2; leg++) {
+        if (m->legs[leg].state != GONE) continue;
+        error = open_leg(m, leg, super);
+        why = error ? strerror(-error) : join(m, leg, super);
+        if (why) {
+            fprintf(stderr, "mirror: %s: %s\n", m->legs[leg].path, why);
+            if (!error) m->legs[leg].state = LEAVING;
+        }
+    }
+    free(super);
+    error = m->changed ? save(m) : 0;
+    return error ? error : invalidate(m, JOIN, 0, m->regions);
+}
+
+/* ----------------------------------------------------------------- events --- */
+
+/* It has been tried, and failed: on one of two legs, it is tried again without that. */
+static int returned(struct mirror* m, const struct dmu_event* event) {
+    int error = 0;
+
+    for (int i = 0; i < 2 && !error; i++) {
+        int leg = i ? !event->destination : (int)event->destination;
+
+        if (!(event->flags & (i ? DMU_MISS_SECOND_FAILED : DMU_MISS_FIRST_FAILED)) || !here(m, leg)) continue;
+        if (!may_leave(m, leg)) return -(int)event->error;
+        error = leave(m, leg, (int)event->error);
+        if (!error) error = save(m);
+    }
+    return error ? error : answer(m, event);
+}
+
+static int on_miss(struct dmu_channel* channel, const struct dmu_event* event, void* context) {
+    struct mirror* m = context;
+
+    (void)channel;
+    if (m->stopping) return 0; /* for the next one */
+    return event->flags & DMU_MISS_RETURNED ? returned(m, event) : answer(m, event);
+}
+
+/* A flush that a leg could not do: what is whole without it has to have done it. */
+static int flush_failed(struct mirror* m, int leg, int error) {
+    if (may_leave(m, leg)) {
+        error = leave(m, leg, error);
+        if (error) return error;
+    } else if (here(m, leg)) {
+        return error;
+    }
+    return save(m); /* which syncs them */
+}
+
+static int on_flush(struct dmu_channel* channel, const struct dmu_event* event, void* context) {
+    struct dmu_command command;
+    int error = event->error ? flush_failed(context, (int)event->destination, -(int)event->error) : 0;
+
+    if (error)
+        dmu_cmd_fail(&command, event->id, (uint32_t)-error);
+    else
+        dmu_cmd_done(&command, event->id);
+    error = dmu_queue(channel, &command);
+    return error ? error : 1;
+}
+
+static int cleaned(struct mirror* m) {
+    if (m->cleaning != NONE && in_sync(m, 0) && in_sync(m, 1) && !m->differ[m->cleaning])
+        set_bit(m->bits, m->cleaning, false);
+    m->cleaning = NONE;
+    return clean(m);
+}
+
+/* Nothing is mapped, nothing in flight: the legs are the same, but for what was not copied. */
+static int stopped(struct mirror* m) {
+    int error = 0;
+
+    for (uint64_t region = 0; region < m->regions && in_sync(m, 0) && in_sync(m, 1); region++)
+        if (!m->differ[region]) set_bit(m->bits, region, false);
+    error = save(m);
+    dmu_stop(m->channel);
+    return error;
+}
+
+static int on_other(struct dmu_channel* channel, const struct dmu_event* event, void* context) {
+    struct mirror* m = context;
+
+    (void)channel;
+    if (event->type == DMU_EV_ATTACHED) return invalidate(m, JOIN, 0, m->regions);
+    if (event->type != DMU_EV_INVALIDATED) return 0;
+    switch (event->id - m->ids) {
+        case JOIN:
+            forget_gone(m);
+            return copy_next(m);
+        case LEAVE:
+            return forget_gone(m);
+        case COPY:
+            return copy_now(m);
+        case CLEAN:
+            return cleaned(m);
+        case STOP:
+            return stopped(m);
+        default:
+            return 0;
+    }
+}
+
+/* ------------------------------------------------------------------- start --- */
+
+static void fit(struct mirror* m) {
+    m->regions = m->super->sectors / m->super->region;
+    m->differ = alloc_pages(m->regions);
+    m->open = alloc_pages(m->regions);
+    m->queue = alloc_pages(m->regions * sizeof(*m->queue));
+    m->cleaning = m->copying = NONE;
+}
+
+/* The second leg gets a superblock that never was in sync. */
+static void create(struct mirror* m) {
+    struct super* super = m->super;
+    uint64_t sectors = smaller(m->legs[0].area, m->legs[1].area) / SECTOR;
+    int error;
+
+    if (!here(m, 0) || !here(m, 1)) die("a mirror is made of two legs", ENODEV);
+    memset(super, 0, PAGE);
+    memcpy(super->magic, magic, sizeof(magic));
+    if (getrandom(super->uuid, sizeof(super->uuid), 0) != sizeof(super->uuid)) die("random numbers", errno);
+    for (super->region = REGION; sectors / super->region > BITS;) super->region *= 2;
+    super->sectors = sectors / super->region * super->region;
+    super->stale[1] = 1;
+    fit(m);
+    all_differ(m);
+    error = write_area(m, &m->legs[1]);
+    super->events = 1;
+    if (!error) error = save(m);
+    if (error) die("make the mirror", error);
+}
+
+/* supers: of the legs that are here. The newest of them is believed. */
+static void assemble(struct mirror* m, struct super* supers[2], bool degraded) {
+    int newest = supers[1]->events > supers[0]->events, other = !newest;
+    const char* why;
+
+    if (!here(m, newest) || !is_ours(supers[newest])) die("there is no mirror on them; --create makes one", ENODATA);
+    memcpy(m->super, supers[newest], PAGE);
+    if (m->super->stale[newest]) die("this leg never had everything", EUCLEAN);
+    fit(m);
+    m->lead = newest;
+    if (read_at(m->legs[newest].fd, m->bits, PAGE, m->legs[newest].area + PAGE)) die(m->legs[newest].path, EIO);
+    memcpy(m->disk_bits, m->bits, PAGE);
+    if (!here(m, other)) {
+        if (!m->super->stale[other] && !degraded) die("the other leg may have newer data; --degraded", ENODEV);
+        if (!m->super->stale[other]) m->super->left_at = m->super->events++;
+        m->super->stale[other] = 1;
+        m->changed = true;
+    } else if ((why = join(m, other, supers[other]))) {
+        fprintf(stderr, "mirror: %s: %s\n", m->legs[other].path, why);
+        exit(1);
+    }
+    if (m->changed && save(m)) die("write the superblock", EIO);
+}
+
+static volatile sig_atomic_t look_again;
+static struct dmu_channel* to_stop;
+
+static void on_hangup(int signal) {
+    (void)signal;
+    look_again = 1;
+    dmu_stop(to_stop);
+}
+
+static void run(struct mirror* m) {
+    struct dmu_handlers handlers = {.size = sizeof(handlers), .miss = on_miss, .flush = on_flush, .other = on_other};
+    struct sigaction action = {.sa_handler = on_hangup};
+    int error = 0;
+
+    to_stop = m->channel;
+    sigaction(SIGHUP, &action, NULL);
+    announce(m->channel, m->super->sectors, "3 grain 8 ask_flush");
+    do {
+        look_again = 0;
+        serve(m->channel, &handlers, m);
+        if (look_again) error = rejoin(m);
+    } while (look_again && !error);
+    m->stopping = true;
+    if (!error) error = invalidate(m, STOP, 0, m->regions);
+    if (error) die(dmu_key(m->channel), error);
+    serve(m->channel, &handlers, m);
+}
+
+int main(int argc, char** argv) {
+    static const struct option options[] = {{"create", no_argument, NULL, 'c'},
+                                            {"degraded", no_argument, NULL, 'd'},
+                                            {"replace", no_argument, NULL, 'r'},
+                                            {0}};
+    struct super* supers[2] = {alloc_pages(PAGE), alloc_pages(PAGE)};
+    struct mirror m = {
+        .ids = fresh_ids(), .super = alloc_pages(PAGE), .bits = alloc_pages(PAGE), .disk_bits = alloc_pages(PAGE)};
+    bool make = false, degraded = false;
+    uint64_t features = 0;
+    int option;
+
+    while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
+        make |= option == 'c';
+        degraded |= option == 'd';
+        m.replace |= option == 'r';
+        if (option == '?') usage("[--create] [--degraded] [--replace] KEY LEG LEG");
+    }
+    if (argc - optind != 3) usage("[--create] [--degraded] [--replace] KEY LEG LEG");
+    m.channel = attach(argv[optind]);
+    if (dmu_query(NULL, &features) || ~features & (DMU_FEATURE_MIRROR | DMU_FEATURE_RETURN | DMU_FEATURE_ASK_FLUSH))
+        die("the module is too old for a mirror", EPROTONOSUPPORT);
+    for (int leg = 0; leg < 2; leg++) {
+        int error;
+
+        m.legs[leg].path = argv[optind + 1 + leg];
+        error = open_leg(&m, leg, supers[leg]);
+        if (error) fprintf(stderr, "mirror: %s: %s\n", m.legs[leg].path, strerror(-error));
+    }
+    if (make)
+        create(&m);
+    else
+        assemble(&m, supers, degraded);
+    run(&m);
+    return 0;
+}
