@@ -55,9 +55,10 @@ Status set_on_full(OnFull& into, const std::string& value) {
     return ok();
 }
 
-Status set_yes_no(bool& into, const std::string& value) {
-    if (value != "yes" && value != "no") return Error{Code::invalid, "'" + value + "' is neither yes nor no"};
-    into = value == "yes";
+Status set_lease_ahead(LeaseAhead& into, const std::string& value) {
+    if (value != "auto" && value != "yes" && value != "no")
+        return Error{Code::invalid, "lease-ahead is 'auto', 'yes' or 'no', not '" + value + "'"};
+    into = value == "yes" ? LeaseAhead::yes : value == "no" ? LeaseAhead::no : LeaseAhead::automatic;
     return ok();
 }
 
@@ -66,7 +67,7 @@ Status set(Config& config, const std::string& name, const std::string& value) {
     if (name == "image-roots") return set_directories(config.paths.image_roots, value);
     if (name == "on-full") return set_on_full(config.on_full, value);
     if (name == "commit-seconds") return set_number(config.commit_seconds, value, 1, 3600);
-    if (name == "lease-ahead") return set_yes_no(config.lease_ahead, value);
+    if (name == "lease-ahead") return set_lease_ahead(config.lease_ahead, value);
     if (name == "scratch-mib") return set_number(config.scratch_mib, value, 1, 65536);
     if (name == "wait-seconds" && value == "forever") {
         config.wait_seconds = 0xffffffffu;
