@@ -5,6 +5,7 @@
 #include <dm-userspace.h>
 
 #include <deque>
+#include <functional>
 #include <vector>
 
 #include "formats/core/chain.h"
@@ -18,15 +19,17 @@ namespace dmu {
 
 class Answers {
 public:
+    // know_file: the image gave a place in that file, which it may just have made.
     Answers(Chain& chain, const DiskFacts& facts, OnFull on_full, Leases& leases, Scratch& scratch, Alarms& alarms,
-            Outbox& out)
+            Outbox& out, std::function<Status(unsigned file)> know_file)
         : chain_(chain),
           facts_(facts),
           on_full_(on_full),
           leases_(leases),
           scratch_(scratch),
           alarms_(alarms),
-          out_(out) {}
+          out_(out),
+          know_file_(std::move(know_file)) {}
 
     // sequence: the last change applied to the image.
     void answer(const dmu_event& miss, std::uint64_t sequence);
@@ -69,6 +72,7 @@ private:
     Scratch& scratch_;
     Alarms& alarms_;
     Outbox& out_;
+    const std::function<Status(unsigned file)> know_file_;
     bool frozen_ = false;
     // What was sent beyond the misses of this batch: it need not be sent again.
     std::uint64_t ahead_start_ = 0, ahead_end_ = 0;

@@ -129,30 +129,28 @@ Result<std::unique_ptr<Chain>> open_locked(const DiskSetup& setup, const KernelA
 
 // Direct I/O of the kernel takes the guest's requests as they are: a file that wants them
 // coarser than the device's blocks goes through the page cache, metadata too.
-Status choose_buffering(DiskFacts& facts, Chain& chain) {
-    for (auto& record : facts.files) {
-        BlockFile& file = chain.file(record.layer, record.file);
-        if (file.direct_alignment() > facts.logical) {
-            if (Status switched = file.go_buffered(); !switched) return switched;
-        }
-        record.buffered = file.direct_alignment() == 0;
+Status choose_buffering(control::DiskState::File& record, const DiskFacts& facts, BlockFile& file) {
+    if (file.direct_alignment() > facts.logical) {
+        if (Status switched = file.go_buffered(); !switched) return switched;
     }
+    record.buffered = file.direct_alignment() == 0;
     return ok();
 }
 
-Status add_destinations(Channel& channel, const DiskFacts& facts, Chain& chain) {
-    for (const auto& record : facts.files) {
-        BlockFile& file = chain.file(record.layer, record.file);
-        unsigned flags = record.buffered ? DMU_DEST_BUFFERED : 0u;
-        if (record.layer != 0 || facts.read_only) flags |= DMU_DEST_READ_ONLY;
-        auto added = channel.add_destination(record.destination, file.descriptor(), flags,
-                                             destination_cookie(record.layer, record.file));
-        if (!added) return added.error().in("handing " + record.path + " to the kernel");
-        if ((added->flags & DMU_DEST_BUFFERED) && !record.buffered) {
-            if (Status switched = file.go_buffered(); !switched) return switched;
-        }
-    }
+Status add_destination(Channel& channel, const control::DiskState::File& record, const DiskFacts& facts,
+                       BlockFile& file) {
+    unsigned flags = record.buffered ? DMU_DEST_BUFFERED : 0u;
+    if (record.layer != 0 || facts.read_only) flags |= DMU_DEST_READ_ONLY;
+    auto added = channel.add_destination(record.destination, file.descriptor(), flags,
+                                         destination_cookie(record.layer, record.file));
+    if (!added) return added.error().in("handing " + record.path + " to the kernel");
+    if ((added->flags & DMU_DEST_BUFFERED) && !record.buffered) return file.go_buffered();
     return ok();
+}
+
+control::DiskState::File record_of(const ChainFile& file) {
+    return {file.layer, file.file, file.path, destination_number(file.layer, file.file),
+            file.handle->direct_alignment() == 0};
 }
 
 Result<std::unique_ptr<Channel>> attach_new(const DiskFacts& facts, const DiskSetup& setup,
@@ -190,6 +188,23 @@ std::string DiskFacts::table_parameters() const {
     return text;
 }
 
+// The kernel has it before it is written down: a successor asks the kernel for what nobody
+// wrote down.
+Status OpenDisk::know_file(unsigned file) {
+    const auto number = destination_number(0, file);
+    for (const auto& one : facts.files)
+        if (one.destination == number) return ok();
+    if (file >= files_per_layer) return Error{Code::unsupported, "the image has too many files to be attached"};
+    BlockFile& handle = chain->file(0, file);
+    Status done = lock_image(handle.descriptor(), LockMode::exclusive, handle.name());
+    if (!done) return done;
+    auto record = record_of({0, file, &handle, handle.name()});
+    done = choose_buffering(record, facts, handle);
+    if (done) done = add_destination(*channel, record, facts, handle);
+    if (done) facts.files.push_back(record);
+    return done;
+}
+
 void OpenDisk::release() {
     if (chain) unlock_all(*chain);
     channel.reset();
@@ -206,10 +221,7 @@ DiskFacts make_facts(const DiskSetup& setup, Chain& chain) {
     facts.grain = std::max<std::uint32_t>(info.grain / sector_size, 1);
     facts.discard = info.discards_to_zero ? facts.grain : 0;
     facts.read_only = !setup.writable;
-    for (const ChainFile& file : chain.files()) {
-        facts.files.push_back({file.layer, file.file, file.path, destination_number(file.layer, file.file),
-                               file.handle->direct_alignment() == 0});
-    }
+    for (const ChainFile& file : chain.files()) facts.files.push_back(record_of(file));
     // Where nothing is allocated the guest can be given the blocks that the file wants.
     std::uint32_t wanted = chain.file(0, 0).direct_alignment();
     if (!info.can_allocate && chain.depth() == 1 && info.format == "raw" && wanted > facts.logical &&
@@ -236,12 +248,17 @@ Result<OpenDisk> open_fresh(const DiskSetup& setup, const KernelAccess& kernel) 
     auto key = make_key(setup, disk.chain->file(0, 0));
     if (!key) return fail(key.error());
     disk.facts.key = *key;
-    if (Status chosen = choose_buffering(disk.facts, *disk.chain); !chosen) return fail(chosen.error());
+    for (auto& record : disk.facts.files) {
+        Status chosen = choose_buffering(record, disk.facts, disk.chain->file(record.layer, record.file));
+        if (!chosen) return fail(chosen.error());
+    }
     auto channel = attach_new(disk.facts, setup, kernel);
     if (!channel) return fail(channel.error());
     disk.channel = std::move(*channel);
-    Status added = add_destinations(*disk.channel, disk.facts, *disk.chain);
-    if (!added) return fail(added.error());
+    for (const auto& record : disk.facts.files) {
+        Status added = add_destination(*disk.channel, record, disk.facts, disk.chain->file(record.layer, record.file));
+        if (!added) return fail(added.error());
+    }
     return disk;
 }
 

@@ -49,7 +49,7 @@ struct DiskSetup {
     std::vector<control::DiskState::File> files;
 };
 
-// What is known once a disk is open; constant from then on.
+// What is known once a disk is open; constant from then on, but for files that come.
 struct DiskFacts {
     std::string key;
     std::string format;
@@ -70,6 +70,10 @@ struct OpenDisk {
     std::unique_ptr<Channel> channel;
     DiskFacts facts;
     std::uint64_t features = 0;  // of the module
+
+    // A file of the top image that it made, or had made, becomes a destination, if it is not
+    // one yet.
+    Status know_file(unsigned file);
 
     // Lets go of the image: others may lock it from now on, also while the kernel still
     // has it open.

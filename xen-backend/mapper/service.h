@@ -37,6 +37,8 @@ public:
 private:
     using Clock = CommitQueue::Clock;
 
+    bool leases_wanted() const;
+    Status know_file(unsigned file);
     // True: there may be more.
     bool read_events();
     void handle(const dmu_event& event);
