@@ -56,9 +56,9 @@ Status set_on_full(OnFull& into, const std::string& value) {
 }
 
 Status set_lease_ahead(LeaseAhead& into, const std::string& value) {
-    if (value != "auto" && value != "yes" && value != "no")
-        return Error{Code::invalid, "lease-ahead is 'auto', 'yes' or 'no', not '" + value + "'"};
-    into = value == "yes" ? LeaseAhead::yes : value == "no" ? LeaseAhead::no : LeaseAhead::automatic;
+    auto parsed = parse_lease_ahead(value);
+    if (!parsed) return parsed.error();
+    into = *parsed;
     return ok();
 }
 
@@ -97,6 +97,13 @@ Result<OnFull> parse_on_full(const std::string& text) {
     if (text == "wait") return OnFull::wait;
     if (text == "error") return OnFull::error;
     return Error{Code::invalid, "on-full is 'wait' or 'error', not '" + text + "'"};
+}
+
+Result<LeaseAhead> parse_lease_ahead(const std::string& text) {
+    if (text == "auto") return LeaseAhead::automatic;
+    if (text == "yes") return LeaseAhead::yes;
+    if (text == "no") return LeaseAhead::no;
+    return Error{Code::invalid, "lease-ahead is 'auto', 'yes' or 'no', not '" + text + "'"};
 }
 
 std::string config_path() {

@@ -19,6 +19,7 @@ enum class LeaseAhead { automatic, yes, no };
 
 const char* on_full_name(OnFull policy);
 Result<OnFull> parse_on_full(const std::string& text);
+Result<LeaseAhead> parse_lease_ahead(const std::string& text);
 
 struct Config {
     PathPolicy paths;
