@@ -194,7 +194,8 @@ std::vector<ChainFile> Chain::files() const {
     for (unsigned layer = 0; layer < layers_.size(); layer++) {
         const auto& files = layers_[layer].image->files();
         for (unsigned file = 0; file < files.size(); file++)
-            all.push_back({layer, file, files[file], file == 0 ? layers_[layer].path : files[file]->name()});
+            if (files[file] != nullptr)
+                all.push_back({layer, file, files[file], file == 0 ? layers_[layer].path : files[file]->name()});
     }
     return all;
 }

@@ -60,8 +60,8 @@ public:
     // with every check of the policy. What an opener returns is trusted.
     struct FileRequest {
         unsigned layer;
-        // 0: the image itself. Else a name inside it, and how many files of the layer were
-        // opened before: its place in Image::files() where no file was made in between.
+        // 0: the image itself. Else a name inside it, and its place in Image::files() while
+        // the image is being opened.
         unsigned file;
         const std::string& path;  // absolute where it comes from inside an image
         OpenMode mode;

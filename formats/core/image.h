@@ -79,6 +79,7 @@ struct ImageInfo {
     std::uint32_t grain = 512;       // bytes, a power of two: the unit of reserve()
     bool can_allocate = false;       // reserve() may work (false: raw)
     bool discards_to_zero = false;   // apply(ChangeKind::zero) works
+    bool returns_leases = false;     // what give_back() is given is free for good after close(), wherever it lies
     std::optional<BackingReference> backing;
     bool encrypted = false;          // see Image::cipher()
     std::string identity;            // that overlays know it by; empty: the format has none
@@ -140,7 +141,8 @@ public:
     virtual ~Image() = default;
 
     virtual const ImageInfo& info() const = 0;
-    // The files data can lie in; files()[0] is the image itself. Owned by the image.
+    // The files data can lie in; files()[0] is the image itself. Owned by the image. A null
+    // pointer keeps the place of a file that reserve() may yet make.
     virtual const std::vector<BlockFile*>& files() const = 0;
 
     // What lies at range.start and on; at least all of range, and past it as far as

@@ -23,6 +23,7 @@ public:
 
     Result<std::unique_ptr<BlockFile>> open(const std::string& name, OpenMode mode) override;
     Result<std::unique_ptr<BlockFile>> create(const std::string& name) override;
+    void skip() override { next_++; }
 
 private:
     Result<std::unique_ptr<BlockFile>> ask_opener(const std::string& path, OpenMode mode, bool create);

@@ -20,6 +20,9 @@ public:
     virtual Result<std::unique_ptr<BlockFile>> open(const std::string& name, OpenMode mode) = 0;
     // A fresh, empty file, its directory entry durable; Code::busy where the name is taken.
     virtual Result<std::unique_ptr<BlockFile>> create(const std::string& name) = 0;
+    // One is not there, and yet has its place in Image::files(): the next one is opened for
+    // the place after it.
+    virtual void skip() {}
 };
 
 }  // namespace dmu

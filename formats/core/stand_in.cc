@@ -2,6 +2,7 @@
 #include "formats/core/stand_in.h"
 
 #include <algorithm>
+#include <utility>
 
 namespace dmu {
 
@@ -141,7 +142,7 @@ Status StandIn::write_sectors(std::uint64_t at, std::span<const std::byte> from)
                 if (next->kind == MappingKind::linear || next->leasable != mapping->leasable) break;
                 written += next->length;
             }
-            const auto taken = first_write(at, from.first(written));
+            const auto taken = first_write(at, from.first(written), mapping->leasable);
             if (!taken) return taken.error();
             written = *taken;
         }
@@ -151,9 +152,33 @@ Status StandIn::write_sectors(std::uint64_t at, std::span<const std::byte> from)
     return ok();
 }
 
-Result<std::uint64_t> StandIn::first_write(std::uint64_t at, std::span<const std::byte> from) {
+// From the lease, of which there is a new one when it is used up, else by asking.
+Result<Place> StandIn::find_place(GuestRange range, bool leasable) {
     auto& image = chain_.top();
-    const auto place = image.reserve({{at}, from.size()});
+    if (!leasable || lease_bytes_ == 0) return image.reserve(range);
+    if (!lease_) {
+        const auto lease = image.reserve_any(lease_bytes_);
+        if (!lease) return image.reserve(range);
+        lease_ = *lease;
+    }
+    const std::uint64_t grain = image.info().grain;
+    auto place = *lease_;
+    place.start = {align_down(range.start.bytes, grain)};
+    place.length = std::min(lease_->length, align_up(range.end(), grain) - place.start.bytes);
+    lease_->host.bytes += place.length;
+    lease_->length -= place.length;
+    if (lease_->length == 0) lease_.reset();
+    return place;
+}
+
+Status StandIn::give_back() {
+    if (!lease_) return ok();
+    return chain_.top().give_back(*std::exchange(lease_, std::nullopt));
+}
+
+Result<std::uint64_t> StandIn::first_write(std::uint64_t at, std::span<const std::byte> from, bool leasable) {
+    auto& image = chain_.top();
+    const auto place = find_place({{at}, from.size()}, leasable);
     if (!place) return place.error();
     const auto place_end = std::min(place->start.bytes + place->length, size());
     const auto bytes = std::min<std::uint64_t>(from.size(), place_end - at);
@@ -223,7 +248,7 @@ Status StandIn::write_zeros(const Place& place, std::uint64_t start, std::uint64
 
 Status StandIn::flush() {
     for (auto* file : chain_.top().files()) {
-        if (file->read_only()) continue;
+        if (file == nullptr || file->read_only()) continue;
         auto done = file->sync();
         if (!done) return done;
     }
@@ -251,16 +276,15 @@ Status StandIn::discard(GuestRange range) {
     return done;
 }
 
-Status StandIn::adopt(const std::vector<Change>& log) {
-    if (log.empty()) return ok();
-    auto begun = begin_writing();
+Status StandIn::adopt(const std::vector<Change>& log, const std::optional<Place>& lease) {
+    auto begun = log.empty() ? ok() : begin_writing();
     if (!begun) return begun;
     for (const auto& change : log) {
         auto done = chain_.top().apply(change);
         if (!done) return done;
         log_.push_back(change);
     }
-    return ok();
+    return lease ? chain_.top().give_back(*lease) : ok();
 }
 
 }  // namespace dmu

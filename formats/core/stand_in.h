@@ -13,6 +13,8 @@
 #pragma once
 
 #include <map>
+#include <optional>
+#include <vector>
 
 #include "formats/core/chain.h"
 
@@ -34,10 +36,16 @@ public:
     // Whole grains become zeros where the format can, else nothing happens.
     Status discard(GuestRange range);
 
-    // As the kernel's change log: what was applied and no flush() has committed. A
-    // successor (a new chain over the same files) takes it over with adopt().
+    // First writes take their places from leases of so many bytes, where they may.
+    void lease_ahead(std::uint64_t bytes) { lease_bytes_ = bytes; }
+    // What is left of the lease goes back, as when the device goes.
+    Status give_back();
+
+    // As the kernel's change log: what was applied and no flush() has committed; and its
+    // lease. A successor (a new chain over the same files) takes them over with adopt().
     const std::vector<Change>& log() const { return log_; }
-    Status adopt(const std::vector<Change>& log);
+    const std::optional<Place>& lease() const { return lease_; }
+    Status adopt(const std::vector<Change>& log, const std::optional<Place>& lease = {});
 
 private:
     Result<Mapping> find(std::uint64_t at, std::uint64_t end);
@@ -46,7 +54,8 @@ private:
     void publish(const Mapping& mapping);
     Status write_sectors(std::uint64_t start, std::span<const std::byte> from);
     // Writes as much as one place takes; how many bytes that was.
-    Result<std::uint64_t> first_write(std::uint64_t at, std::span<const std::byte> from);
+    Result<std::uint64_t> first_write(std::uint64_t at, std::span<const std::byte> from, bool leasable);
+    Result<Place> find_place(GuestRange range, bool leasable);
     Status fill_place(const Place& place, std::uint64_t at, std::span<const std::byte> from);
     Status fill(const Place& place, std::uint64_t start, std::uint64_t end);
     Status write_zeros(const Place& place, std::uint64_t start, std::uint64_t end);
@@ -55,6 +64,8 @@ private:
     Chain& chain_;
     std::map<std::uint64_t, Mapping> map_;  // by start
     std::vector<Change> log_;
+    std::uint64_t lease_bytes_ = 0;  // 0: none are taken
+    std::optional<Place> lease_;
 };
 
 }  // namespace dmu

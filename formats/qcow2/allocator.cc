@@ -66,9 +66,23 @@ Result<Allocator::Run> Allocator::take(std::uint64_t need, std::uint64_t want) {
     return taken;
 }
 
+// Joined with its neighbours, so that what comes back in pieces can be taken as a whole.
 void Allocator::put_back(const Run& run) {
     outstanding_.remove(run.first, run.count);
-    pool_.push_back(run);
+    auto whole = run;
+    std::erase_if(pool_, [&](const Run& other) {
+        if (other.reads_as_zero != whole.reads_as_zero) return false;
+        if (other.first + other.count != whole.first && whole.first + whole.count != other.first) return false;
+        whole.first = std::min(whole.first, other.first);
+        whole.count += other.count;
+        return true;
+    });
+    pool_.push_back(whole);
+}
+
+bool Allocator::pooled(std::uint64_t first, std::uint64_t count) const {
+    return std::any_of(pool_.begin(), pool_.end(),
+                       [&](const Run& run) { return first < run.first + run.count && run.first < first + count; });
 }
 
 // Free clusters at the file's end. Those past it may have refcounts too, of a writer that died.

@@ -16,7 +16,7 @@
 #include <map>
 #include <vector>
 
-#include "formats/qcow2/ranges.h"
+#include "formats/qcow2/metadata.h"
 #include "formats/qcow2/refcounts.h"
 
 namespace dmu::qcow2 {
@@ -42,6 +42,8 @@ public:
     void used(std::uint64_t first, std::uint64_t count) { outstanding_.remove(first, count); }
     // Taken, and not needed after all: nothing was written there that matters.
     void put_back(const Run& run);
+    // Some of it can be taken: it can't be in somebody's hands.
+    bool pooled(std::uint64_t first, std::uint64_t count) const;
 
     // One reference less, once what says so is durable.
     void freed(std::uint64_t cluster) { freed_[cluster]++; }
@@ -49,6 +51,8 @@ public:
     bool unfreed(std::uint64_t cluster);
     void settled();
     void recycle();
+    // recycle() would have something to do.
+    bool wants_recycling() const { return !durable_.empty(); }
     // Lowers the refcounts of what was recycled, in memory.
     Status lower();
     // The same for metadata that nothing on disk points at any more; no quarantine.
@@ -91,8 +95,8 @@ private:
     std::uint64_t search_end_ = 0;  // up to here
     std::uint64_t step_ = 0;        // bytes, of the next batch
     std::vector<Run> pool_;
-    ClusterRanges free_;         // refcount 0 in memory
-    ClusterRanges outstanding_;  // taken, not used
+    Ranges free_;         // refcount 0 in memory
+    Ranges outstanding_;  // taken, not used
     Counts freed_, durable_, recycled_;
     std::vector<std::pair<std::uint64_t, std::uint64_t>> old_tables_;  // dropped when the move is durable
 };

@@ -26,8 +26,7 @@ Status Qcow2Image::writable_or_why() const {
 // the guest was allowed to write rarely fails for want of space.
 Status Qcow2Image::plan_tables(std::uint64_t start, std::uint64_t end) {
     for (auto i = l1_index(start); i <= l1_index(end - 1); i++) {
-        const bool needed = !has_table(i) || (is_shared(i) && dirty_.count(i) == 0);
-        if (!needed || planned_.count(i) != 0) continue;
+        if (!needs_table(i)) continue;
         const auto run = allocator_.take(1, 1);
         if (!run) return run.error();
         planned_[i] = run->first << header_.cluster_bits;
@@ -217,7 +216,9 @@ Status Qcow2Image::apply(const Change& change) {
     const auto clusters = align_up(change.length, cluster_bytes()) >> header_.cluster_bits;
     if (change.kind == ChangeKind::lost) {
         // It stays where it is, with its refcount; a check gives it back.
-        if (!data_file_) allocator_.used(change.host.bytes >> header_.cluster_bits, clusters);
+        const auto first = change.host.bytes >> header_.cluster_bits;
+        leased_.remove(first, clusters);
+        if (!data_file_) allocator_.used(first, clusters);
         return ok();
     }
     if (change.kind == ChangeKind::zero && !info_.discards_to_zero)
@@ -232,6 +233,7 @@ Status Qcow2Image::apply(const Change& change) {
             continue;
         }
         const auto host = change.host.bytes + (i << header_.cluster_bits);
+        use_lease(host >> header_.cluster_bits, guest);
         const auto old = entry_at(guest);
         if (!old) return old.error();
         if (kind_of(header_, *old) == ClusterKind::data && old->offset() == host && old->has_place(header_)) {

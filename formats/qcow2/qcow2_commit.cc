@@ -19,9 +19,12 @@ Status Qcow2Image::place_tables() {
         if (table.offset != 0) continue;
         if (planned_.count(index) == 0) {
             const auto run = allocator_.take(1, 1);
-            if (!run) return run.error();
-            planned_[index] = run->first << header_.cluster_bits;
-            metadata_.add_table(run->first);
+            if (run) {
+                planned_[index] = run->first << header_.cluster_bits;
+                metadata_.add_table(run->first);
+            } else if (!use_spare(index)) {
+                return run.error();
+            }
         }
         table.offset = planned_[index];
     }
@@ -152,6 +155,8 @@ Status Qcow2Image::close() {
     compressed_at_ = compressed_end_ = 0;
     for (const auto& [index, offset] : planned_) metadata_.remove_table(offset >> header_.cluster_bits);
     planned_.clear();
+    put_back_spares(0);
+    leased_.clear();
     return allocator_.give_back();
 }
 

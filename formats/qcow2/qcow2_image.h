@@ -47,10 +47,13 @@ public:
     bool write_protected() const override { return protected_; }
     Status begin_writing() override;
     Result<Place> reserve(GuestRange range) override;
+    Result<Place> reserve_any(std::uint64_t bytes) override;
+    Status give_back(const Place& unused) override;
     Status apply(const Change& change) override;
     Status commit(DataState data) override;
     bool dirty() const override { return needs_sync_ || !dirty_.empty(); }
     void recycle() override { allocator_.recycle(); }
+    bool wants_recycling() const override { return allocator_.wants_recycling(); }
     Status resize(std::uint64_t bytes) override;
     Status write_compressed(GuestOffset start, std::span<const std::byte> from) override;
     Status set_backing(const std::optional<BackingReference>& backing) override;
@@ -125,6 +128,14 @@ private:
     void free_entry(const Entry& old, std::uint64_t kept);
     Status zero_cluster(std::uint64_t guest);
 
+    // Leases (qcow2_lease.cc).
+    bool needs_table(std::uint64_t index) const;
+    std::uint64_t spares_wanted(std::uint64_t clusters) const;
+    Status take_spares(std::uint64_t clusters);
+    void put_back_spares(std::uint64_t keep);
+    void use_lease(std::uint64_t cluster, std::uint64_t guest);
+    bool use_spare(std::uint64_t index);
+
     // Committing (qcow2_commit.cc).
     bool is_shared(std::uint64_t index) const { return l1_[index] != 0 && (l1_[index] & copied_flag) == 0; }
     Status place_tables();
@@ -181,6 +192,10 @@ private:
 
     std::vector<std::uint64_t> l1_;                   // as on disk
     std::map<std::uint64_t, std::uint64_t> planned_;  // L1 index -> place for a table to come
+    Ranges leased_;                                   // clusters that nobody reported used
+    // Clusters for tables that leased ones may need: one for each of them, as long as there
+    // are so many tables to come.
+    std::vector<std::uint64_t> spares_;
     TableCache<L2Table> cache_;
     std::set<std::uint64_t> dirty_;  // L1 indices of tables with changes; pinned in the cache
     SnapshotTable snapshots_;

@@ -115,6 +115,7 @@ void Qcow2Image::describe() {
     info_.virtual_size = align_down(header_.size, sector_size);
     info_.grain = info_.cluster_size = static_cast<std::uint32_t>(cluster_bytes());
     info_.can_allocate = writable_;
+    info_.returns_leases = writable_ && !header_.has_data_file();
     info_.encrypted = header_.encryption != Encryption::none;
     info_.backing.reset();
     if (!header_.backing.empty())
@@ -271,7 +272,7 @@ Status Qcow2Image::begin_writing() {
 std::uint64_t Qcow2Image::allocated_bytes() const {
     if (data_file_) return data_file_->occupied_bytes();
     const auto end = writable_ ? allocator_.end() : align_up(file_bytes_, cluster_bytes()) >> header_.cluster_bits;
-    const auto other = metadata_.count() + allocator_.reserved();
+    const auto other = metadata_.count() + allocator_.reserved() + leased_.total();
     return end > other ? (end - other) << header_.cluster_bits : 0;
 }
 

@@ -44,6 +44,8 @@ Status Qcow2Image::settle_all() {
         allocator_.put_back({offset >> header_.cluster_bits, 1, false});
     }
     planned_.clear();
+    // The next lease makes up for them.
+    put_back_spares(0);
     return ok();
 }
 

@@ -5,6 +5,7 @@
 
 #include "formats/vmdk/descriptor.h"
 #include "formats/vmdk/extent_check.h"
+#include "formats/vmdk/new_extent.h"
 #include "formats/vmdk/vmdk_image.h"
 
 namespace dmu::vmdk {
@@ -23,7 +24,7 @@ private:
     }
     void corrupt(const Error& error);
     Result<Descriptor> read_descriptor(std::uint64_t at, std::uint64_t bytes, Kept kept);
-    Status check_extent(const ExtentLine& line, const std::string& encoding);
+    Status check_extent(const ExtentLine& line, const std::string& encoding, bool may_be_missing);
     Status check_sparse(BlockFile& file, const ExtentLine& line);
     Status check_all();
 
@@ -56,7 +57,7 @@ Status Checker::check_sparse(BlockFile& file, const ExtentLine& line) {
     return ExtentChecker(file, *header, *size, line.sectors, repair, report_).run();
 }
 
-Status Checker::check_extent(const ExtentLine& line, const std::string& encoding) {
+Status Checker::check_extent(const ExtentLine& line, const std::string& encoding, bool may_be_missing) {
     if (line.type == ExtentType::zero || line.access == Access::none) return ok();
     if (options_.neighbours == nullptr)
         return error(Code::unsupported, "its extent '" + line.name + "' can't be reached here");
@@ -68,7 +69,12 @@ Status Checker::check_extent(const ExtentLine& line, const std::string& encoding
         if (opened || file.error().message.empty()) file = std::move(opened);
         if (!is_missing) break;
     }
+    if (!file && may_be_missing && file.error().code == Code::not_found) return ok();
     if (!file) return file.error();
+    if (may_be_missing) {
+        const auto blank = is_blank_extent(**file, UINT64_MAX);
+        if (!blank || *blank) return blank ? ok() : Status(blank.error());
+    }
     if (line.type != ExtentType::flat && line.type != ExtentType::vmfs) return check_sparse(**file, line);
     const auto size = (*file)->size();
     if (!size) return size.error();
@@ -100,8 +106,8 @@ Status Checker::check_all() {
         descriptor = read_descriptor(0, *size, Kept::file);
     }
     if (!descriptor) return descriptor.error();
-    for (const auto& line : descriptor->extents) {
-        auto checked = check_extent(line, descriptor->encoding);
+    for (std::size_t i = 0; i < descriptor->extents.size(); i++) {
+        auto checked = check_extent(descriptor->extents[i], descriptor->encoding, descriptor->may_be_missing(i));
         if (!checked && checked.error().code != Code::corrupt) return checked;
         if (!checked) corrupt(checked.error());
     }

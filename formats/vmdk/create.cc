@@ -63,6 +63,9 @@ Status take_option(const BlockFile& file, const std::string& key, const std::str
     } else if (key == "hwversion") {
         if (value.empty() || value.find_first_not_of("0123456789") != value.npos || value.size() > 10) return bad();
         plan.descriptor.hardware_version = value;
+    } else if (key == "lazy_extents") {
+        if (value != "on" && value != "off") return bad();
+        plan.descriptor.is_lazy = value == "on";
     } else if (key == "extent_size") {
         if (value.empty() || value.find_first_not_of("0123456789") != value.npos || value.size() > 15) return bad();
         plan.extent_sectors = std::stoull(value) / sector_size;
@@ -125,6 +128,8 @@ Result<Plan> make_plan(const BlockFile& file, const CreateOptions& options) {
     const auto& kind = *plan.subformat;
     if (plan.zeroed_grain && kind.type != ExtentType::sparse)
         return wrong(file, Code::invalid, std::string(kind.name) + " has no zeroed grains");
+    if (plan.descriptor.is_lazy && (!kind.is_split || kind.type != ExtentType::sparse))
+        return wrong(file, Code::invalid, std::string(kind.name) + " has no extents that could come later");
     if (!kind.is_embedded && options.neighbours == nullptr)
         return wrong(file, Code::unsupported, "its extents can't be made here");
     if (options.backing) {
@@ -202,6 +207,7 @@ Status create_image(BlockFile& file, const CreateOptions& options) {
         if (!extent) return extent.error().in("create vmdk image '" + file.name() + "'");
         done = make_extent(**extent, line, *plan, "");
         if (!done) return done;
+        if (plan->descriptor.is_lazy) break;
     }
     done = file.write(0, std::as_bytes(std::span(text)));
     return done ? file.sync() : done;

@@ -92,6 +92,7 @@ private:
     Status take_cid(const std::string& key, std::string_view value);
     Status take_extent(Access access, std::string_view line);
     Status take_place(const std::vector<Word>& words, ExtentLine& extent);
+    Status check_made() const;
     Status finish();
 
     const Kept kept_;
@@ -147,6 +148,9 @@ Status Parser::take_key(const std::string& key, std::string_view value) {
         made_.encoding = value;
     } else if (key == "changetrackpath") {
         made_.tracks_changes = !value.empty();
+    } else if (key == "ddb.dmumade" && kept_ == Kept::file) {
+        made_.made = value;
+        made_.made_at = static_cast<std::size_t>(value.data() - made_.text.data());
     }
     return ok();
 }
@@ -206,6 +210,18 @@ Status Parser::take_place(const std::vector<Word>& words, ExtentLine& extent) {
     return ok();
 }
 
+// An extent that is to come is like the first one.
+Status Parser::check_made() const {
+    const auto& made = made_.made;
+    if (made.empty()) return ok();
+    if (made.size() != made_.extents.size() || made.find_first_not_of("01") != made.npos || made.front() != '1')
+        return wrong(Code::corrupt, "its ddb.dmuMade has not a 0 or a 1 for each extent, or a 0 for the first");
+    for (std::size_t i = 0; i < made.size(); i++)
+        if (made_.extents[i].type != ExtentType::sparse || made_.extents[i].access != Access::read_write)
+            return wrong(Code::corrupt, "it has a ddb.dmuMade, but not only extents of type SPARSE and access RW");
+    return ok();
+}
+
 Status Parser::finish() {
     if (!has_version_) return wrong(Code::corrupt, "it says no version");
     if (!has_cid_) return wrong(Code::corrupt, "it holds no CID");
@@ -215,7 +231,7 @@ Status Parser::finish() {
         return wrong(Code::corrupt, "it has a parent (parentCID=" + hex8(made_.parent_cid) +
                                         "), but no parentFileNameHint says where");
     if (kept_ == Kept::file && made_.extents.empty()) return wrong(Code::corrupt, "it lists no extents");
-    return ok();
+    return check_made();
 }
 
 }  // namespace

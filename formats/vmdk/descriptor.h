@@ -12,6 +12,8 @@
 //   RW 2048 FLAT "disk-f002.vmdk" 0
 //   RDONLY 63 ZERO
 //   ddb.adapterType = "ide"       the disk data base
+//   ddb.dmuMade = "100"           ours: which extents' files were made; the others come with
+//                                 their first write. Without this line all were.
 //
 // An extent: access (RW, RDONLY, NOACCESS), sectors, type, name, and for FLAT the sector
 // in that file. Keys and words in any case. Extents lie on the disk in the order of their
@@ -59,6 +61,11 @@ struct Descriptor {
 
     // Where the digits of the CID are in text.
     std::size_t cid_at = 0, cid_digits = 0;
+
+    // A digit for each extent, 0: its file need not be there. Empty: all were made.
+    std::string made;
+    std::size_t made_at = 0;
+    bool may_be_missing(std::size_t extent) const { return !made.empty() && made[extent] == '0'; }
 };
 
 // Whether the extents' lines are good for anything: those of an embedded descriptor are
@@ -95,6 +102,7 @@ struct NewDescriptor {
     std::optional<Parent> parent;
     std::string create_type;
     std::vector<ExtentLine> extents;
+    bool is_lazy = false;       // only the first extent is made now
     std::uint64_t sectors = 0;  // of the disk, for the geometry
     std::string adapter_type = "ide", hardware_version = "4";
 };

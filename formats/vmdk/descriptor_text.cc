@@ -167,7 +167,9 @@ std::string make_descriptor(const NewDescriptor& plan) {
     text += "ddb.geometry.cylinders = \"" + std::to_string(cylinders) + "\"\n";
     text += "ddb.geometry.heads = \"" + std::to_string(heads) + "\"\n";
     text += "ddb.geometry.sectors = \"" + std::to_string(sectors) + "\"\n";
-    return text + "ddb.adapterType = \"" + plan.adapter_type + "\"\n";
+    text += "ddb.adapterType = \"" + plan.adapter_type + "\"\n";
+    if (plan.is_lazy) text += "ddb.dmuMade = \"1" + std::string(plan.extents.size() - 1, '0') + "\"\n";
+    return text;
 }
 
 }  // namespace dmu::vmdk

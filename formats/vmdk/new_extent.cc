@@ -41,6 +41,18 @@ SparseHeader new_header(std::uint64_t capacity, std::uint64_t grain, const std::
     return header;
 }
 
+std::uint64_t sectors_of_directory(const SparseHeader& header) {
+    return (header.directory_bytes() + sector_size - 1) / sector_size;
+}
+
+// Directories and tables, twice, behind the descriptor.
+void lay_out(SparseHeader& header) {
+    const auto copy = sectors_of_directory(header) + header.directory_entries() * header.table_space() / sector_size;
+    header.redundant = 1 + header.descriptor_sectors;
+    header.directory = header.redundant + copy;
+    header.overhead = align_up(header.directory + copy, header.grain);
+}
+
 // The header last: before it there is no extent.
 Status write_header(BlockFile& file, std::span<const std::byte> raw) {
     auto done = file.sync();
@@ -50,6 +62,22 @@ Status write_header(BlockFile& file, std::span<const std::byte> raw) {
 
 }  // namespace
 
+std::uint64_t hosted_overhead(std::uint64_t capacity, std::uint64_t grain) {
+    auto header = new_header(capacity, grain, "");
+    lay_out(header);
+    return header.overhead * sector_size;
+}
+
+Result<bool> is_blank_extent(BlockFile& file, std::uint64_t most) {
+    const auto size = file.size();
+    if (!size) return size.error();
+    if (*size > most) return false;
+    std::vector<std::byte> head(sector_size);
+    auto done = file.read(0, head);
+    if (!done) return done.error();
+    return std::all_of(head.begin(), head.end(), [](std::byte byte) { return byte == std::byte{0}; });
+}
+
 Status make_hosted(BlockFile& file, std::uint64_t capacity, std::uint64_t grain, bool zeroed,
                    const std::string& descriptor) {
     auto header = new_header(capacity, grain, descriptor);
@@ -58,12 +86,8 @@ Status make_hosted(BlockFile& file, std::uint64_t capacity, std::uint64_t grain,
         header.flags |= flag_zeroed;
         header.version = 2;
     }
-    const auto directory_sectors = (header.directory_bytes() + sector_size - 1) / sector_size;
-    const auto tables_sectors = header.directory_entries() * header.table_space() / sector_size;
-    header.redundant = 1 + header.descriptor_sectors;
-    header.directory = header.redundant + directory_sectors + tables_sectors;
-    const auto end = header.directory + directory_sectors + tables_sectors;
-    header.overhead = align_up(end, grain);
+    lay_out(header);
+    const auto directory_sectors = sectors_of_directory(header);
 
     auto done = file.truncate(header.overhead * sector_size);
     if (done) done = write_descriptor(file, header, descriptor);

@@ -60,6 +60,10 @@ Status SparseExtent::write_marks(bool& any) {
     any = any || marks_to_sync_;
     if (header_.kind != SparseKind::cowd || free_sector_ >= end) return ok();
     any = marks_to_sync_ = true;
+    return write_free_sector(end);
+}
+
+Status SparseExtent::write_free_sector(std::uint64_t end) {
     std::array<std::byte, 4> raw{};
     store_le<std::uint32_t>(raw, 0, static_cast<std::uint32_t>(std::min<std::uint64_t>(end, UINT32_MAX)));
     auto done = file_.write(cowd_free_at, raw);
@@ -169,10 +173,19 @@ Status SparseExtent::commit(DataState data) {
     return done;
 }
 
+// COWD's first free sector may have gone ahead over what was cut off since.
+Status SparseExtent::cut_tail() {
+    if (!corrupt_) put_back_tail();
+    auto done = tail_.give_back();
+    const auto end = tail_.next() / sector_size;
+    if (!done || header_.kind != SparseKind::cowd || free_sector_ <= end) return done;
+    return write_free_sector(end);
+}
+
 Status SparseExtent::close() {
     if (!setup_.writable) return ok();
     auto done = commit(DataState::written);
-    if (done) done = tail_.give_back();
+    if (done) done = cut_tail();
     if (!done || !is_marked_ || header_.unclean) return done;
     done = write_unclean(false);
     if (done) done = file_.sync();

@@ -283,6 +283,7 @@ std::uint64_t SparseExtent::allocated_bytes() const {
     if (header_.kind == SparseKind::hosted && !header_.is_compressed())
         metadata = std::max(metadata, std::min(header_.overhead, most_sectors) * sector_size);
     if (header_.kind == SparseKind::se) metadata = header_.grains * sector_size;
+    metadata += leased_.total() + free_.size() * grain_bytes() + spares_.size() * spare_chunk();
     const auto used = setup_.writable ? tail_.next() : file_bytes_;
     return used > metadata ? used - metadata : 0;
 }

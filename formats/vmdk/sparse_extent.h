@@ -18,7 +18,8 @@
 //
 // There is no map of what is free: new space is at the end of the file. Grains that a
 // discard freed are remembered here, and given out again once that is durable and
-// recycle() was called; a successor does not know them (a leak).
+// recycle() was called, and so is what comes back of leases; a successor does not know
+// them (a leak), and what is at the file's end at close() is cut off.
 #pragma once
 
 #include <map>
@@ -27,6 +28,7 @@
 #include <vector>
 
 #include "formats/core/image.h"
+#include "formats/core/ranges.h"
 #include "formats/core/table_cache.h"
 #include "formats/core/tail_allocator.h"
 #include "formats/vmdk/sparse_header.h"
@@ -57,6 +59,7 @@ public:
 
     const SparseHeader& header() const { return header_; }
     BlockFile& file() { return file_; }
+    unsigned file_index() const { return setup_.index; }
     std::uint64_t bytes() const { return setup_.bytes; }
     std::uint64_t grain_bytes() const { return header_.grain_bytes(); }
     bool is_empty() const;
@@ -68,10 +71,13 @@ public:
     // Space comes back only through recycle(): the caller calls it when no successor can be
     // told to apply again what freed the space.
     Result<Place> reserve(GuestRange range);
+    Result<Place> reserve_any(std::uint64_t bytes);
+    Status give_back(const Place& unused);
     Status apply(const Change& change);
     Status commit(DataState data);
     bool dirty() const { return needs_sync_ || !dirty_.empty(); }
     void recycle();
+    bool wants_recycling() const { return !drained_.empty(); }
     Status close();
     std::uint64_t allocated_bytes() const;
 
@@ -118,23 +124,39 @@ private:
     Result<std::vector<std::byte>> read_packed(std::uint64_t at, std::uint64_t host);
 
     // Reserving and applying (sparse_write.cc)
+    bool needs_table(std::uint64_t index) const;
     std::vector<std::uint64_t> tables_to_place(std::uint64_t start, std::uint64_t end) const;
+    // Bytes of a table and its redundant copy.
+    std::uint64_t table_places() const { return header_.table_space() * (has_redundant() ? 2 : 1); }
     std::uint64_t tables_space(std::size_t tables) const;
+    Status make_room(std::uint64_t bytes);
     std::uint64_t find_free(std::uint64_t bytes) const;
     void plan_tables(const std::vector<std::uint64_t>& indices);
+    void plan_table(std::uint64_t index, std::uint64_t at);
     Status check_change(const Change& change) const;
     Status set_entry(std::uint64_t at, std::uint64_t value);
     void free_grain(std::uint64_t entry);
+
+    // Leases (sparse_lease.cc)
+    std::uint64_t spare_chunk() const;
+    std::uint64_t chunks_missing(std::uint64_t bytes) const;
+    void add_spares(std::uint64_t chunk);
+    std::uint64_t first_free(std::uint64_t most) const;
+    std::uint64_t take_free(std::uint64_t bytes);
+    void use_lease(std::uint64_t host, std::uint64_t at);
+    void put_back_tail();
 
     // Committing (sparse_commit.cc)
     Status place_tables();
     Status write_first(bool& any);
     Status write_marks(bool& any);
+    Status write_free_sector(std::uint64_t end);
     Status write_changed();
     Status write_directory(std::vector<std::uint64_t>& directory, std::uint64_t sector, std::uint64_t GrainTable::*at);
     Status write_table(const GrainTable& table, std::uint64_t offset, std::uint64_t first_sector,
                        std::uint64_t sectors);
     Status write_unclean(bool unclean);
+    Status cut_tail();
     void settle();
 
     const Setup setup_;
@@ -159,6 +181,12 @@ private:
     std::set<std::uint64_t> suspect_;  // tables with entries past the file's end when opened
     TableCache<GrainTable> cache_;
     std::set<std::uint64_t> dirty_;  // tables with changes; pinned in the cache
+
+    Ranges leased_;  // bytes that nobody reported used
+    // Places for tables that leased grains may need: one for each of them, as long as there
+    // are so many tables to come. In pieces of spare_chunk() bytes: start -> the next place.
+    std::map<std::uint64_t, std::uint64_t> spares_;
+    std::uint64_t spare_tables_ = 0;  // left in them
 
     // Host bytes of grains: freed by what was applied, durably freed, free to be given out.
     std::vector<std::uint64_t> freed_, drained_;

@@ -12,32 +12,47 @@ constexpr std::size_t free_grains_looked_at = 1024;
 
 }  // namespace
 
+// A first write there makes one, or its redundant copy, and its place is not known yet.
+bool SparseExtent::needs_table(std::uint64_t index) const {
+    const bool has_second = !has_redundant() || redundant_[index] != 0 || dirty_.count(index) != 0;
+    return (!has_table(index) || !has_second) && planned_.count(index) == 0;
+}
+
 std::vector<std::uint64_t> SparseExtent::tables_to_place(std::uint64_t start, std::uint64_t end) const {
     std::vector<std::uint64_t> indices;
     const auto last = table_index(std::min(end, setup_.bytes) - 1);
-    for (auto i = table_index(start); i <= last; i++) {
-        const bool has_second = !has_redundant() || redundant_[i] != 0 || dirty_.count(i) != 0;
-        if ((!has_table(i) || !has_second) && planned_.count(i) == 0) indices.push_back(i);
-    }
+    for (auto i = table_index(start); i <= last; i++)
+        if (needs_table(i)) indices.push_back(i);
     return indices;
 }
 
 std::uint64_t SparseExtent::tables_space(std::size_t tables) const {
-    return align_up(tables * header_.table_space() * (has_redundant() ? 2 : 1), grain_bytes());
+    return align_up(tables * table_places(), grain_bytes());
 }
 
 void SparseExtent::plan_tables(const std::vector<std::uint64_t>& indices) {
     if (indices.empty()) return;
     auto at = tail_.take(tables_space(indices.size()));
     for (const auto index : indices) {
-        auto& places = planned_[index];
-        for (auto* place : {&places.first, &places.second}) {
-            if (place == &places.second && !has_redundant()) break;
-            *place = at;
-            remember_table(at);
-            at += header_.table_space();
-        }
+        plan_table(index, at);
+        at += table_places();
     }
+}
+
+void SparseExtent::plan_table(std::uint64_t index, std::uint64_t at) {
+    auto& places = planned_[index];
+    places.first = at;
+    remember_table(at);
+    if (!has_redundant()) return;
+    places.second = at + header_.table_space();
+    remember_table(places.second);
+}
+
+Status SparseExtent::make_room(std::uint64_t bytes) {
+    const auto most = most_sectors * sector_size;
+    if (bytes > most - std::min(tail_.next(), most))
+        return error(Code::no_space, "it has reached the 2 TiB that its pointers reach");
+    return tail_.ensure(bytes);
 }
 
 // A run of free grains; 0: none.
@@ -67,10 +82,7 @@ Result<Place> SparseExtent::reserve(GuestRange range) {
             for (std::uint64_t done = 0; done < length; done += grain_bytes()) free_.erase(host + done);
             return Place{{start}, length, setup_.index, {host}, false};
         }
-        const auto needed = tables_space(tables.size()) + length;
-        Status enough = error(Code::no_space, "it has reached the 2 TiB that its pointers reach");
-        if (needed <= most_sectors * sector_size - std::min(tail_.next(), most_sectors * sector_size))
-            enough = tail_.ensure(needed);
+        const auto enough = make_room(tables_space(tables.size()) + length);
         if (enough) {
             plan_tables(tables);
             return Place{{start}, length, setup_.index, {tail_.take(length)}, tail_.reads_as_zero()};
@@ -154,7 +166,10 @@ Status SparseExtent::set_entry(std::uint64_t at, std::uint64_t value) {
 Status SparseExtent::apply(const Change& change) {
     if (!setup_.writable) return error(Code::denied, "it is open for reading only");
     // What was lost stays where it is: the tail never comes back to it.
-    if (change.kind == ChangeKind::lost) return ok();
+    if (change.kind == ChangeKind::lost) {
+        leased_.remove(change.host.bytes, align_up(change.length, grain_bytes()));
+        return ok();
+    }
     auto valid = check_change(change);
     if (!valid) return valid;
     if (change.kind == ChangeKind::zero && !discards_to_zero())
@@ -162,6 +177,7 @@ Status SparseExtent::apply(const Change& change) {
     for (std::uint64_t done = 0; done < change.length; done += grain_bytes()) {
         const auto at = change.start.bytes + done;
         auto value = (change.host.bytes + done) / sector_size;
+        if (change.kind == ChangeKind::data) use_lease(change.host.bytes + done, at);
         if (change.kind == ChangeKind::zero) {
             value = setup_.has_parent ? entry_zero : entry_none;
             if (value == entry_none) {

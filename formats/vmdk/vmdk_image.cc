@@ -39,6 +39,7 @@ Result<std::vector<Extent>> VmdkImage::look_up(GuestRange range) {
         } else {
             Extent extent{{at}, piece->end() - at, ExtentKind::zero, 0, {}, false};
             extent.leasable = false;
+            if (piece->is_late) extent.kind = ExtentKind::unallocated;
             if (piece->is_flat) {
                 extent.kind = ExtentKind::data;
                 extent.file = piece->file;
@@ -74,7 +75,8 @@ Status VmdkImage::begin_writing() {
     if (!options_.writable) return error(Code::denied, "it is open for reading only");
     if (is_marked_) return ok();
     const auto digits = next_cid(descriptor_);
-    auto done = file_->write(descriptor_at_ + descriptor_.cid_at, std::as_bytes(std::span(digits)));
+    auto done = mark_made();
+    if (done) done = file_->write(descriptor_at_ + descriptor_.cid_at, std::as_bytes(std::span(digits)));
     if (done) done = file_->sync();
     if (!done) return done;
     descriptor_.text.replace(descriptor_.cid_at, digits.size(), digits);
@@ -96,10 +98,12 @@ Result<Place> VmdkImage::reserve(GuestRange range) {
     if (range.length == 0 || range.start.bytes >= info_.virtual_size || range.length > disk_end - range.start.bytes)
         return error(Code::invalid, "space asked for past the end of the disk");
     auto* piece = find(range.start.bytes);
-    if (piece == nullptr || piece->access != Access::read_write || (!piece->sparse && !piece->is_flat))
+    if (piece == nullptr || (!piece->takes_places() && !(piece->is_flat && piece->access == Access::read_write)))
         return error(Code::denied,
                      "guest byte " + std::to_string(range.start.bytes) + " is in an extent that can't be written to");
-    if (!piece->sparse) return error(Code::invalid, "every block of a flat extent has its place");
+    if (piece->is_flat) return error(Code::invalid, "every block of a flat extent has its place");
+    auto made = make_sure(*piece);
+    if (!made) return made.error();
     const bool is_last = piece == &pieces_.back();
     const auto end = is_last ? range.end() : std::min(range.end(), piece->end());
     auto place = piece->sparse->reserve({{range.start.bytes - piece->start}, end - range.start.bytes});
@@ -107,10 +111,38 @@ Result<Place> VmdkImage::reserve(GuestRange range) {
     return place;
 }
 
+// The extent that takes first writes in a file; nullptr: none does.
+SparseExtent* VmdkImage::extent_of(unsigned file) {
+    for (auto& piece : pieces_)
+        if (piece.sparse && piece.access == Access::read_write && piece.sparse->file_index() == file)
+            return piece.sparse.get();
+    return nullptr;
+}
+
+// look_up() says leasable only where there is but one extent to lease of.
+Result<Place> VmdkImage::reserve_any(std::uint64_t bytes) {
+    auto may = check_may_write();
+    if (!may) return may.error();
+    if (pools_ != 1) return error(Code::unsupported, "each of its extents takes the writes to its own part");
+    for (auto& piece : pieces_)
+        if (piece.sparse && piece.access == Access::read_write) return piece.sparse->reserve_any(bytes);
+    return error(Code::unsupported, "nothing is allocated in it");
+}
+
+Status VmdkImage::give_back(const Place& unused) {
+    if (!options_.writable) return error(Code::denied, "it is open for reading only");
+    auto* extent = extent_of(unused.file);
+    if (extent == nullptr) return error(Code::invalid, "what is given back lies in no extent that grows");
+    return extent->give_back(unused);
+}
+
 Status VmdkImage::apply(const Change& change) {
     auto may = check_may_write();
     if (!may) return may;
-    if (change.kind == ChangeKind::lost) return ok();
+    if (change.kind == ChangeKind::lost) {
+        auto* extent = extent_of(change.file);
+        return extent == nullptr ? ok() : extent->apply(change);
+    }
     if (change.length == 0 || change.length > UINT64_MAX - change.start.bytes)
         return error(Code::invalid, "a change of no bytes, or of too many");
     for (std::uint64_t done = 0; done < change.length;) {
@@ -124,7 +156,9 @@ Status VmdkImage::apply(const Change& change) {
         if (!is_last) part.length = std::min(part.length, piece->end() - part.start.bytes);
         done += part.length;
         const bool is_zero = !piece->sparse && !piece->is_flat && change.kind == ChangeKind::zero;
-        if (is_zero && piece->access != Access::none) continue;
+        if (is_zero && piece->access != Access::none && !(piece->is_late && info_.backing)) continue;
+        auto made = piece->takes_places() ? make_sure(*piece) : ok();
+        if (!made) return made;
         if (!piece->sparse || piece->access != Access::read_write)
             return error(Code::invalid,
                          "a change at guest byte " + std::to_string(part.start.bytes) + ", where nothing is allocated");
@@ -157,6 +191,11 @@ Status VmdkImage::commit(DataState data) {
 void VmdkImage::recycle() {
     for (auto& piece : pieces_)
         if (piece.sparse) piece.sparse->recycle();
+}
+
+bool VmdkImage::wants_recycling() const {
+    return std::any_of(pieces_.begin(), pieces_.end(),
+                       [](const Piece& piece) { return piece.sparse && piece.sparse->wants_recycling(); });
 }
 
 Status VmdkImage::close() {

@@ -2,7 +2,9 @@
 // An open VMDK disk: the extents that its descriptor lists, one after the other.
 //
 // files()[0] is the file that was opened: the descriptor, or the sparse extent that has
-// one embedded. The extents' files follow in the order of their lines.
+// one embedded. The extents' files follow in the order of their lines; that of an extent
+// which the descriptor says was not made yet is a null pointer until the first write there
+// (late_extent.cc).
 //
 // The content identifier (CID) changes when a disk that was opened for writing is first
 // written to, so that overlays made before are known to be stale: durably, in place, by
@@ -31,10 +33,13 @@ public:
     bool write_protected() const override { return options_.writable && !is_marked_; }
     Status begin_writing() override;
     Result<Place> reserve(GuestRange range) override;
+    Result<Place> reserve_any(std::uint64_t bytes) override;
+    Status give_back(const Place& unused) override;
     Status apply(const Change& change) override;
     Status commit(DataState data) override;
     bool dirty() const override;
     void recycle() override;
+    bool wants_recycling() const override;
     Status resize(std::uint64_t bytes) override;
     Status write_compressed(GuestOffset start, std::span<const std::byte> from) override;
     Status set_backing(const std::optional<BackingReference>& backing) override;
@@ -47,10 +52,12 @@ private:
         std::uint64_t start = 0, length = 0;  // bytes
         Access access = Access::read_write;
         std::unique_ptr<SparseExtent> sparse;
-        bool is_flat = false;    // neither: ZERO
-        unsigned file = 0;       // flat
+        bool is_flat = false;    // none of the three: ZERO
+        bool is_late = false;    // not made yet
+        unsigned file = 0;       // flat, late
         std::uint64_t host = 0;  // flat: bytes
         std::uint64_t end() const { return start + length; }
+        bool takes_places() const { return access == Access::read_write && (sparse || is_late); }
     };
 
     VmdkImage(std::unique_ptr<BlockFile> file, const OpenOptions& options)
@@ -64,17 +71,29 @@ private:
     Status read_descriptor(std::uint64_t at, std::uint64_t bytes, Kept kept);
     Status describe();
     Status open_extents();
-    Status open_extent(const ExtentLine& line);
+    Status open_extent(const ExtentLine& line, bool may_be_missing);
     Result<unsigned> open_file(const ExtentLine& line, bool writable);
     Status add_flat(const ExtentLine& line, unsigned file);
     Status add_sparse(const ExtentLine& line, unsigned file);
+    Piece next_piece(const ExtentLine& line) const;
+    SparseExtent::Setup setup_of(const ExtentLine& line, unsigned file) const;
     Status check_distinct(unsigned file) const;
     Status check_writable();
+
+    // Extents that come with their first write (late_extent.cc).
+    Result<bool> is_late(const Result<unsigned>& file, const ExtentLine& line) const;
+    Status add_late(const ExtentLine& line, const Result<unsigned>& file);
+    Status make_sure(Piece& piece);
+    Status make_late(Piece& piece, const ExtentLine& line);
+    Result<std::unique_ptr<BlockFile>> open_blank(const std::string& name, std::uint64_t most);
+    Status mark_made();
+    const SparseHeader& first_header() const { return pieces_.front().sparse->header(); }
 
     Status clear_last_grain();
     Status grow_sparse(std::uint64_t sectors);
 
     Piece* find(std::uint64_t at);
+    SparseExtent* extent_of(unsigned file);
     Status check_may_write() const;
     Status write_descriptor(const std::string& text);
 

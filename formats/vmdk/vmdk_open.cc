@@ -143,20 +143,16 @@ Status VmdkImage::load_monolithic(const SparseHeader& header) {
 Status VmdkImage::open_extents() {
     if (options_.info_only) return ok();
     names_ = {""};
-    for (const auto& line : descriptor_.extents) {
-        auto done = open_extent(line);
+    for (std::size_t i = 0; i < descriptor_.extents.size(); i++) {
+        auto done = open_extent(descriptor_.extents[i], descriptor_.may_be_missing(i));
         if (!done) return done;
     }
     return check_writable();
 }
 
-Status VmdkImage::open_extent(const ExtentLine& line) {
+Status VmdkImage::open_extent(const ExtentLine& line, bool may_be_missing) {
     if (line.type == ExtentType::zero || line.access == Access::none) {
-        Piece piece;
-        piece.start = pieces_.empty() ? 0 : pieces_.back().end();
-        piece.length = line.sectors * sector_size;
-        piece.access = line.access;
-        pieces_.push_back(std::move(piece));
+        pieces_.push_back(next_piece(line));
         return ok();
     }
     const bool is_flat = line.type == ExtentType::flat || line.type == ExtentType::vmfs;
@@ -169,6 +165,11 @@ Status VmdkImage::open_extent(const ExtentLine& line) {
         return add_flat(line, file);
     }
     const auto file = open_file(line, options_.writable && line.access == Access::read_write);
+    if (may_be_missing) {
+        const auto late = is_late(file, line);
+        if (!late) return late.error();
+        if (*late) return add_late(line, file);
+    }
     if (!file) return file.error();
     return is_flat ? add_flat(line, *file) : add_sparse(line, *file);
 }
@@ -198,7 +199,7 @@ Result<unsigned> VmdkImage::open_file(const ExtentLine& line, bool writable) {
 
 Status VmdkImage::check_distinct(unsigned file) const {
     for (unsigned i = 0; i < file; i++)
-        if (is_same_file(*files_[i], *files_[file]))
+        if (files_[i] != nullptr && is_same_file(*files_[i], *files_[file]))
             return error(Code::corrupt, "its extent '" + names_[file] + "' is the same file as " +
                                             (i == 0 ? "the descriptor" : "'" + names_[i] + "'"));
     return ok();
@@ -212,10 +213,7 @@ Status VmdkImage::add_flat(const ExtentLine& line, unsigned file) {
         return error(Code::corrupt, "its extent of " + std::to_string(line.sectors) + " sectors at sector " +
                                         std::to_string(line.at_sector) + " of '" + line.name +
                                         "' ends past the end of that file (" + std::to_string(*size) + " bytes)");
-    Piece piece;
-    piece.start = pieces_.empty() ? 0 : pieces_.back().end();
-    piece.length = line.sectors * sector_size;
-    piece.access = line.access;
+    auto piece = next_piece(line);
     piece.is_flat = true;
     piece.file = file;
     piece.host = line.at_sector * sector_size;
@@ -225,6 +223,21 @@ Status VmdkImage::add_flat(const ExtentLine& line, unsigned file) {
             return error(Code::corrupt, "two of its extents overlap in '" + line.name + "'");
     pieces_.push_back(std::move(piece));
     return ok();
+}
+
+VmdkImage::Piece VmdkImage::next_piece(const ExtentLine& line) const {
+    Piece piece;
+    piece.start = pieces_.empty() ? 0 : pieces_.back().end();
+    piece.length = line.sectors * sector_size;
+    piece.access = line.access;
+    return piece;
+}
+
+SparseExtent::Setup VmdkImage::setup_of(const ExtentLine& line, unsigned file) const {
+    SparseExtent::Setup setup{files_[file], file, line.sectors * sector_size};
+    setup.has_parent = descriptor_.parent_cid != no_parent;
+    setup.cache_bytes = std::max(cache_bytes / std::max<std::uint64_t>(descriptor_.extents.size(), 1), smallest_cache);
+    return setup;
 }
 
 Status VmdkImage::add_sparse(const ExtentLine& line, unsigned file) {
@@ -247,11 +260,9 @@ Status VmdkImage::add_sparse(const ExtentLine& line, unsigned file) {
     if (is_written && handle.fixed_size())
         return error(Code::unsupported,
                      "it grows, a block device does not; open it for reading only, or copy it to a file");
-    SparseExtent::Setup setup{&handle, file, line.sectors * sector_size};
+    auto setup = setup_of(line, file);
     is_written = is_written && !is_fresh_stream;
     setup.writable = is_written;
-    setup.has_parent = descriptor_.parent_cid != no_parent;
-    setup.cache_bytes = std::max(cache_bytes / std::max<std::uint64_t>(descriptor_.extents.size(), 1), smallest_cache);
     auto extent = SparseExtent::open(setup, *header);
     if (!extent) return extent.error();
     if (is_fresh_stream) {
@@ -260,10 +271,7 @@ Status VmdkImage::add_sparse(const ExtentLine& line, unsigned file) {
         start.directory = in_footer;
         stream_ = std::make_unique<StreamWriter>(handle, start);
     }
-    Piece piece;
-    piece.start = pieces_.empty() ? 0 : pieces_.back().end();
-    piece.length = setup.bytes;
-    piece.access = line.access;
+    auto piece = next_piece(line);
     piece.sparse = std::move(*extent);
     info_.cluster_size = std::max(info_.cluster_size, static_cast<std::uint32_t>(header->grain_bytes()));
     pieces_.push_back(std::move(piece));
@@ -283,13 +291,14 @@ Status VmdkImage::check_writable() {
     info_.discards_to_zero = pools_ != 0;
     bool has_grain = false;
     for (const auto& piece : pieces_) {
-        const bool takes_places = piece.access == Access::read_write && piece.sparse;
-        info_.discards_to_zero = info_.discards_to_zero && takes_places && piece.sparse->discards_to_zero();
-        if (!takes_places) continue;
-        if (!has_grain) info_.grain = static_cast<std::uint32_t>(piece.sparse->grain_bytes());
+        // One that is late will be like the first.
+        const auto* extent = piece.is_late ? pieces_.front().sparse.get() : piece.sparse.get();
+        info_.discards_to_zero = info_.discards_to_zero && piece.takes_places() && extent->discards_to_zero();
+        if (!piece.takes_places()) continue;
+        if (!has_grain) info_.grain = static_cast<std::uint32_t>(extent->grain_bytes());
         has_grain = true;
         const bool is_last = &piece == &pieces_.back();
-        if (piece.sparse->grain_bytes() != info_.grain || piece.start % info_.grain != 0 ||
+        if (extent->grain_bytes() != info_.grain || piece.start % info_.grain != 0 ||
             (!is_last && piece.length % info_.grain != 0))
             return error(Code::unsupported,
                          "its extents have grains of different sizes, or ends within a grain; such a disk can be "

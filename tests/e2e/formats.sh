@@ -18,7 +18,8 @@ set -u
 
 size=96M
 kinds=${*:-qcow2 qcow2-old qcow2-small qcow2-compressed qcow2-zstd qcow2-subclusters qcow2-data-file qcow2-over-vmdk
-	qcow2-snapshot qcow2-preallocated qcow-compressed vmdk vmdk-split vmdk-flat vmdk-cowd vmdk-over-vmdk}
+	qcow2-snapshot qcow2-preallocated qcow-compressed vmdk vmdk-leased vmdk-split vmdk-late vmdk-flat vmdk-cowd
+	vmdk-over-vmdk}
 
 # What the layers below hold: compressible, and holes.
 make_base() {
@@ -45,17 +46,28 @@ make_image() { # KIND; prints FORMAT:PATH
 	qcow-compressed) qemu-img convert -q -c -O qcow $base "$i" 2>/dev/null || [ -s "$i" ] ;;
 	vmdk) qemu-img convert -q -O vmdk $base "$i" ;;
 	vmdk-split) qemu-img convert -q -O vmdk -o subformat=twoGbMaxExtentSparse $base "$i" ;;
+	vmdk-leased) qemu-img create -q -f vmdk "$i" $size ;;
+	vmdk-late) dmu-img create -o subformat=twoGbMaxExtentSparse,extent_size=$((48 << 20)),lazy_extents=on "vmdk:$i" $size ;;
 	vmdk-flat) qemu-img convert -q -O vmdk -o subformat=monolithicFlat $base "$i" ;;
 	vmdk-cowd) dmu-img create -o subformat=vmfsSparse "vmdk:$i" $size ;;
 	vmdk-over-vmdk) qemu-img convert -q -O vmdk $base "/vm/$1-base.img" &&
 		qemu-img create -q -f vmdk -b "/vm/$1-base.img" -F vmdk "$i" $size ;;
 	esac >&2 || return
-	echo "${1%%-*}:$i"
+	case $1 in
+	# By themselves disks of format qcow2 only.
+	vmdk-leased | vmdk-cowd) echo "vmdk;lease-ahead=yes:$i" ;;
+	*) echo "${1%%-*}:$i" ;;
+	esac
 }
 
 # What it holds before anybody writes to it.
 outside() { # FORMAT:PATH
-	qemu-img convert -f "${1%%:*}" -O raw "${1#*:}" /var/tmp/outside.raw
+	local format=${1%%:*}
+	case $1 in
+	# qemu wants extents that nobody has written to.
+	*vmdk-late*) [ -e "${1#*:}-s002.vmdk" ] || { dmu-img convert "$1" raw:/var/tmp/outside.raw && return; } ;;
+	esac
+	qemu-img convert -f "${format%%;*}" -O raw "${1#*:}" /var/tmp/outside.raw
 }
 
 # On whatever machine the disk is; the second time what the first left is looked at.
@@ -79,12 +91,22 @@ second_use() { # DEVICE
 	END
 }
 
+our_check() { # KIND FORMAT:PATH
+	xen-dmu check --quiet "$2"
+	case $?:$1 in
+	0:*) return 0 ;;
+	# Where a compressed cluster of qcow was, nothing can lie again; nor, of vmdk, where a
+	# lease was not used up and something lies behind it.
+	3:qcow-compressed | 3:vmdk-leased | 3:vmdk-cowd) return 0 ;;
+	*) return 1 ;;
+	esac
+}
+
 judge_image() { # KIND FORMAT:PATH
 	case $2 in
 	qcow2:*) check "$1: qemu-img check" qemu-img check -q -f qcow2 "${2#*:}" ;;
 	esac
-	# Where a compressed cluster of qcow was, nothing can lie again.
-	check "$1: our checker" eval "xen-dmu check --quiet '$2' || [ \$? -eq 3 -a $1 = qcow-compressed ]"
+	check "$1: our checker" our_check "$1" "${2%%[;:]*}:${2#*:}"
 	check "$1: qemu-img reads it" outside "$2" || return
 	check "$1: e2fsck finds nothing" e2fsck -fn /var/tmp/outside.raw
 	mkdir -p /mnt/check && mount -o loop /var/tmp/outside.raw /mnt/check || { fail "$1: mount" && return; }

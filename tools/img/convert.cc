@@ -106,7 +106,8 @@ Status convert(const ConvertArguments& arguments) {
     if (!done && !arguments.existing) {
         auto half = open_alone({*spec, named->format}, false, Depth::whole);
         if (half)
-            for (const auto* file : half->image->files()) ::unlink(file->name().c_str());
+            for (const auto* file : half->image->files())
+                if (file != nullptr) ::unlink(file->name().c_str());
         ::unlink(named->spec.path.c_str());
     }
     return done;

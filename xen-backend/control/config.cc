@@ -55,9 +55,10 @@ Status set_on_full(OnFull& into, const std::string& value) {
     return ok();
 }
 
-Status set_yes_no(bool& into, const std::string& value) {
-    if (value != "yes" && value != "no") return Error{Code::invalid, "'" + value + "' is neither yes nor no"};
-    into = value == "yes";
+Status set_lease_ahead(LeaseAhead& into, const std::string& value) {
+    auto parsed = parse_lease_ahead(value);
+    if (!parsed) return parsed.error();
+    into = *parsed;
     return ok();
 }
 
@@ -66,7 +67,7 @@ Status set(Config& config, const std::string& name, const std::string& value) {
     if (name == "image-roots") return set_directories(config.paths.image_roots, value);
     if (name == "on-full") return set_on_full(config.on_full, value);
     if (name == "commit-seconds") return set_number(config.commit_seconds, value, 1, 3600);
-    if (name == "lease-ahead") return set_yes_no(config.lease_ahead, value);
+    if (name == "lease-ahead") return set_lease_ahead(config.lease_ahead, value);
     if (name == "scratch-mib") return set_number(config.scratch_mib, value, 1, 65536);
     if (name == "wait-seconds" && value == "forever") {
         config.wait_seconds = 0xffffffffu;
@@ -96,6 +97,13 @@ Result<OnFull> parse_on_full(const std::string& text) {
     if (text == "wait") return OnFull::wait;
     if (text == "error") return OnFull::error;
     return Error{Code::invalid, "on-full is 'wait' or 'error', not '" + text + "'"};
+}
+
+Result<LeaseAhead> parse_lease_ahead(const std::string& text) {
+    if (text == "auto") return LeaseAhead::automatic;
+    if (text == "yes") return LeaseAhead::yes;
+    if (text == "no") return LeaseAhead::no;
+    return Error{Code::invalid, "lease-ahead is 'auto', 'yes' or 'no', not '" + text + "'"};
 }
 
 std::string config_path() {

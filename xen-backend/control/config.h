@@ -13,16 +13,21 @@ namespace dmu {
 // What first writes do when the image can't grow.
 enum class OnFull { wait, error };
 
+// Whether first writes take space reserved in advance; automatic: where the image's format
+// gets all of it back that is not used.
+enum class LeaseAhead { automatic, yes, no };
+
 const char* on_full_name(OnFull policy);
 Result<OnFull> parse_on_full(const std::string& text);
+Result<LeaseAhead> parse_lease_ahead(const std::string& text);
 
 struct Config {
     PathPolicy paths;
     OnFull on_full = OnFull::wait;
     std::uint32_t wait_seconds = 0xffffffffu;  // for a successor; all ones: for ever
     unsigned commit_seconds = 1;               // 1..3600
-    bool lease_ahead = false;                  // first writes take space reserved in advance
-    std::uint32_t scratch_mib = 64;            // 1..65536: for decompressed clusters, per disk
+    LeaseAhead lease_ahead = LeaseAhead::automatic;
+    std::uint32_t scratch_mib = 64;  // 1..65536: for decompressed clusters, per disk
 };
 
 // The environment's XEN_DMU_CONFIG, else the installed place.

@@ -148,13 +148,8 @@ void Answers::place(const dmu_event& miss, GuestRange range) {
         out_.fail(miss.id, place.error().to_errno());
         return;
     }
-    const bool known = std::any_of(facts_.files.begin(), facts_.files.end(), [&](const auto& file) {
-        return file.destination == destination_number(0, place->file);
-    });
-    if (!known) {
-        alarms_.raise("allocate", facts_.format +
-                                      " image: a file that was made for a first write can't be used "
-                                      "before the disk is attached again");
+    if (Status known = know_file_(place->file); !known) {
+        alarms_.raise("allocate", known.error().message);
         out_.fail(miss.id, EIO);
         return;
     }

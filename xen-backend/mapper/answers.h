@@ -5,6 +5,7 @@
 #include <dm-userspace.h>
 
 #include <deque>
+#include <functional>
 #include <vector>
 
 #include "formats/core/chain.h"
@@ -19,8 +20,9 @@ namespace dmu {
 
 class Answers {
 public:
+    // know_file: the image gave a place in that file, which it may just have made.
     Answers(Chain& chain, const DiskFacts& facts, OnFull on_full, Leases& leases, Scratch& scratch, GrainWriter& grains,
-            Alarms& alarms, Outbox& out)
+            Alarms& alarms, Outbox& out, std::function<Status(unsigned file)> know_file)
         : chain_(chain),
           facts_(facts),
           on_full_(on_full),
@@ -28,7 +30,8 @@ public:
           scratch_(scratch),
           grains_(grains),
           alarms_(alarms),
-          out_(out) {}
+          out_(out),
+          know_file_(std::move(know_file)) {}
 
     // sequence: the last change applied to the image.
     void answer(const dmu_event& miss, std::uint64_t sequence);
@@ -73,6 +76,7 @@ private:
     GrainWriter& grains_;
     Alarms& alarms_;
     Outbox& out_;
+    const std::function<Status(unsigned file)> know_file_;
     bool frozen_ = false;
     // What was sent beyond the misses of this batch: it need not be sent again.
     std::uint64_t ahead_start_ = 0, ahead_end_ = 0;

@@ -30,13 +30,19 @@ bool may_share(const std::vector<std::string>& users, const std::string& user) {
 // "qcow;on-full=error:/p": what is the mapper's is not the format's.
 Status take_own_options(ImageSpec& spec, Config& config) {
     for (auto option = spec.options.begin(); option != spec.options.end();) {
-        if (option->first != "on-full") {
+        const auto where = "the specification " + spec.text();
+        if (option->first == "on-full") {
+            auto policy = parse_on_full(option->second);
+            if (!policy) return policy.error().in(where);
+            config.on_full = *policy;
+        } else if (option->first == "lease-ahead") {
+            auto policy = parse_lease_ahead(option->second);
+            if (!policy) return policy.error().in(where);
+            config.lease_ahead = *policy;
+        } else {
             ++option;
             continue;
         }
-        auto policy = parse_on_full(option->second);
-        if (!policy) return policy.error().in("the specification " + spec.text());
-        config.on_full = *policy;
         option = spec.options.erase(option);
     }
     return ok();

@@ -26,12 +26,15 @@ struct DiskFigures {
 
 class Disk {
 public:
-    // Both are called on the disk's thread, each once at most, and must not destroy the disk.
+    // All are called on the disk's thread, opened and closed once at most, and must not
+    // destroy the disk.
     struct Callbacks {
         // It serves, or nothing of it is left.
         std::function<void(Result<DiskFacts>)> opened;
         // After an opened() without error: the thread has let go of all and ends.
         std::function<void(Status)> closed;
+        // Any number of times in between: the image made a file; these are all. Optional.
+        std::function<void(std::vector<control::DiskState::File>)> files_came = nullptr;
     };
 
     // Starts the thread, which opens.

@@ -21,6 +21,7 @@ struct AdoptedFiles {
 
     Result<std::unique_ptr<BlockFile>> open_one(const Chain::FileRequest& request) {
         const control::DiskState::File* found = find(request);
+        if (!found && request.layer == 0 && request.file != 0) return open_unwritten(request);
         if (!found) {
             return Error{Code::not_found,
                          "the predecessor had no file " + request.path + " in layer " + std::to_string(request.layer)};
@@ -37,6 +38,19 @@ struct AdoptedFiles {
             if (stack->layer() == file.layer && stack->file() == file.file) return stack->file_descriptor();
         }
         return channel.destination_descriptor(file.destination);
+    }
+
+    // Made by the predecessor, which died before it wrote that down: the kernel may have it
+    // already; else it is opened as any file that is named in an image.
+    Result<std::unique_ptr<BlockFile>> open_unwritten(const Chain::FileRequest& request) {
+        const auto number = destination_number(request.layer, request.file);
+        auto known = channel.get_destination(number);
+        if (!known) return std::unique_ptr<BlockFile>();
+        auto descriptor = channel.destination_descriptor(number);
+        if (!descriptor) return descriptor.error().in("taking over " + request.path);
+        OpenMode mode = request.mode;
+        mode.direct = mode.direct && !(known->flags & DMU_DEST_BUFFERED);
+        return adopt_file(*descriptor, request.path, mode);
     }
 
     // An image by its layer, whatever its name is now; a file that a name inside it
@@ -84,6 +98,12 @@ Result<OpenDisk> take_over_image(const DiskSetup& setup, const KernelAccess& ker
         if (Status resumed = stack->resume(disk.facts, setup, *disk.chain); !resumed) return resumed.error();
     }
     disk.channel = std::move(channel);
+    for (const ChainFile& file : disk.chain->files()) {
+        const auto number = destination_number(file.layer, file.file);
+        if (file.layer != 0 || file.file == 0 || !setup.writable || disk.channel->get_destination(number)) continue;
+        std::erase_if(disk.facts.files, [&](const auto& one) { return one.destination == number; });
+        if (Status known = disk.know_file(file.file); !known) return known.error();
+    }
     if (Status set = disk.channel->set_wait(setup.config.wait_seconds); !set) return set.error();
     return disk;
 }

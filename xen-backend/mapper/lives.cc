@@ -94,6 +94,9 @@ void Mapper::begin(Attachment& one) {
         back([this, id, result] { opened(id, result); });
     };
     callbacks.closed = [this, back, id = one.id](Status result) { back([this, id, result] { closed(id, result); }); };
+    callbacks.files_came = [this, back, id = one.id](const std::vector<control::DiskState::File>& files) {
+        back([this, id, files] { files_came(id, files); });
+    };
     one.disk = std::make_unique<Disk>(std::move(setup), kernel_, std::move(callbacks));
 }
 
@@ -111,6 +114,13 @@ void Mapper::opened(std::uint64_t id, const Result<DiskFacts>& result) {
     // Before the device: a mapper that dies in between must leave a trace of it.
     if (Status written = control::write_state(one->state); !written) return undo(*one, written.error());
     create_device(*one);
+}
+
+void Mapper::files_came(std::uint64_t id, const std::vector<control::DiskState::File>& files) {
+    Attachment* one = find(id);
+    if (!one) return;
+    one->state.files = files;
+    if (one->stage != Stage::closing && one->stage != Stage::undoing) save(*one);
 }
 
 void Mapper::create_device(Attachment& one) {

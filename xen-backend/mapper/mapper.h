@@ -89,6 +89,7 @@ private:
     // lives (lives.cc)
     void begin(Attachment& one);
     void opened(std::uint64_t id, const Result<DiskFacts>& result);
+    void files_came(std::uint64_t id, const std::vector<control::DiskState::File>& files);
     void create_device(Attachment& one);
     void created(std::uint64_t id, const Result<DmInfo>& result);
     void undo(Attachment& one, const Error& why);

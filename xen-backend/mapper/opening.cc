@@ -131,14 +131,11 @@ Result<std::unique_ptr<Chain>> open_locked(const DiskSetup& setup, const KernelA
 
 // Direct I/O of the kernel takes the guest's requests as they are: a file that wants them
 // coarser than the device's blocks goes through the page cache, metadata too.
-Status choose_buffering(DiskFacts& facts, Chain& chain) {
-    for (auto& record : facts.files) {
-        BlockFile& file = chain.file(record.layer, record.file);
-        if (file.direct_alignment() > facts.logical) {
-            if (Status switched = file.go_buffered(); !switched) return switched;
-        }
-        record.buffered = file.direct_alignment() == 0;
+Status choose_buffering(control::DiskState::File& record, const DiskFacts& facts, BlockFile& file) {
+    if (file.direct_alignment() > facts.logical) {
+        if (Status switched = file.go_buffered(); !switched) return switched;
     }
+    record.buffered = file.direct_alignment() == 0;
     return ok();
 }
 
@@ -167,20 +164,20 @@ Status add_crypt_destinations(OpenDisk& disk) {
     return ok();
 }
 
-Status add_destinations(Channel& channel, const DiskFacts& facts, Chain& chain) {
-    for (const auto& record : facts.files) {
-        if (record.encrypted) continue;
-        BlockFile& file = chain.file(record.layer, record.file);
-        unsigned flags = record.buffered ? DMU_DEST_BUFFERED : 0u;
-        if (record.layer != 0 || facts.read_only) flags |= DMU_DEST_READ_ONLY;
-        auto added = channel.add_destination(record.destination, file.descriptor(), flags,
-                                             destination_cookie(record.layer, record.file));
-        if (!added) return added.error().in("handing " + record.path + " to the kernel");
-        if ((added->flags & DMU_DEST_BUFFERED) && !record.buffered) {
-            if (Status switched = file.go_buffered(); !switched) return switched;
-        }
-    }
+Status add_destination(Channel& channel, const control::DiskState::File& record, const DiskFacts& facts,
+                       BlockFile& file) {
+    unsigned flags = record.buffered ? DMU_DEST_BUFFERED : 0u;
+    if (record.layer != 0 || facts.read_only) flags |= DMU_DEST_READ_ONLY;
+    auto added = channel.add_destination(record.destination, file.descriptor(), flags,
+                                         destination_cookie(record.layer, record.file));
+    if (!added) return added.error().in("handing " + record.path + " to the kernel");
+    if ((added->flags & DMU_DEST_BUFFERED) && !record.buffered) return file.go_buffered();
     return ok();
+}
+
+control::DiskState::File record_of(const ChainFile& file) {
+    return {file.layer, file.file, file.path, destination_number(file.layer, file.file),
+            file.handle->direct_alignment() == 0};
 }
 
 Result<std::unique_ptr<Channel>> attach_new(const DiskFacts& facts, const DiskSetup& setup,
@@ -222,6 +219,23 @@ std::string DiskFacts::table_parameters() const {
     std::string text = key + " " + std::to_string(words.size());
     for (const auto& word : words) text += " " + word;
     return text;
+}
+
+// The kernel has it before it is written down: a successor asks the kernel for what nobody
+// wrote down.
+Status OpenDisk::know_file(unsigned file) {
+    const auto number = destination_number(0, file);
+    for (const auto& one : facts.files)
+        if (one.destination == number) return ok();
+    if (file >= files_per_layer) return Error{Code::unsupported, "the image has too many files to be attached"};
+    BlockFile& handle = chain->file(0, file);
+    Status done = lock_image(handle.descriptor(), LockMode::exclusive, handle.name());
+    if (!done) return done;
+    auto record = record_of({0, file, &handle, handle.name()});
+    done = choose_buffering(record, facts, handle);
+    if (done) done = add_destination(*channel, record, facts, handle);
+    if (done) facts.files.push_back(record);
+    return done;
 }
 
 OpenDisk::OpenDisk() = default;
@@ -274,8 +288,8 @@ DiskFacts make_facts(const DiskSetup& setup, Chain& chain) {
     // Then the kernel changes nothing without asking, and what it maps is durable.
     if (facts.encryption == Encryption::aes) facts.discard = 0;
     for (const ChainFile& file : chain.files()) {
-        facts.files.push_back({file.layer, file.file, file.path, destination_number(file.layer, file.file),
-                               file.handle->direct_alignment() == 0, has_stack(chain, file.layer)});
+        facts.files.push_back(record_of(file));
+        facts.files.back().encrypted = has_stack(chain, file.layer);
     }
     // Where nothing is allocated the guest can be given the blocks that the file wants.
     std::uint32_t wanted = chain.file(0, 0).direct_alignment();
@@ -305,7 +319,10 @@ Result<OpenDisk> open_fresh(const DiskSetup& setup, const KernelAccess& kernel) 
     auto key = make_key(setup, disk.facts, disk.chain->file(0, 0));
     if (!key) return fail(key.error());
     disk.facts.key = *key;
-    if (Status chosen = choose_buffering(disk.facts, *disk.chain); !chosen) return fail(chosen.error());
+    for (auto& record : disk.facts.files) {
+        Status chosen = choose_buffering(record, disk.facts, disk.chain->file(record.layer, record.file));
+        if (!chosen) return fail(chosen.error());
+    }
     auto channel = attach_new(disk.facts, setup, kernel);
     if (!channel) return fail(channel.error());
     disk.channel = std::move(*channel);
@@ -314,9 +331,12 @@ Result<OpenDisk> open_fresh(const DiskSetup& setup, const KernelAccess& kernel) 
         recorded = true;
     }
     if (Status made = make_stacks(disk, setup, kernel); !made) return fail(made.error());
-    Status added = add_destinations(*disk.channel, disk.facts, *disk.chain);
-    if (added) added = add_crypt_destinations(disk);
-    if (!added) return fail(added.error());
+    for (const auto& record : disk.facts.files) {
+        if (record.encrypted) continue;
+        Status added = add_destination(*disk.channel, record, disk.facts, disk.chain->file(record.layer, record.file));
+        if (!added) return fail(added.error());
+    }
+    if (Status added = add_crypt_destinations(disk); !added) return fail(added.error());
     return disk;
 }
 

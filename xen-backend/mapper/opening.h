@@ -65,7 +65,7 @@ enum class Encryption { none, luks, aes };
 // "luks"; empty: none.
 const char* encryption_name(Encryption encryption);
 
-// What is known once a disk is open; constant from then on.
+// What is known once a disk is open; constant from then on, but for files that come.
 struct DiskFacts {
     std::string key;
     std::string format;
@@ -95,6 +95,10 @@ struct OpenDisk {
     std::unique_ptr<Channel> channel;
     DiskFacts facts;
     std::uint64_t features = 0;  // of the module
+
+    // A file of the top image that it made, or had made, becomes a destination, if it is not
+    // one yet.
+    Status know_file(unsigned file);
 
     // The disk's own device is gone: removes those of the encryption, then lets go of the
     // image: others may lock it from now on, also while the kernel still has it open.

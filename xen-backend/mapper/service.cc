@@ -30,12 +30,12 @@ Disk::Service::Service(Disk& disk, OpenDisk open)
     : disk_(disk),
       open_(std::move(open)),
       changes_(open_.chain->top(), open_.facts, disk.alarms_),
-      leases_(open_.chain->top(), open_.facts, disk.setup_.config.lease_ahead && (open_.features & DMU_FEATURE_LEASES),
-              disk.alarms_, out_),
+      leases_(open_.chain->top(), open_.facts, leases_wanted(), disk.alarms_, out_),
       scratch_(*open_.chain, open_.facts, *open_.channel, out_,
                static_cast<std::uint64_t>(disk.setup_.config.scratch_mib) << 20),
       grains_(*open_.chain, open_.facts, open_.crypt, out_),
-      answers_(*open_.chain, open_.facts, disk.setup_.config.on_full, leases_, scratch_, grains_, disk.alarms_, out_),
+      answers_(*open_.chain, open_.facts, disk.setup_.config.on_full, leases_, scratch_, grains_, disk.alarms_, out_,
+               [this](unsigned file) { return know_file(file); }),
       commits_(open_.chain->top(), changes_, std::chrono::seconds(disk.setup_.config.commit_seconds), disk.alarms_,
                out_),
       events_(events_at_once),
@@ -43,6 +43,27 @@ Disk::Service::Service(Disk& disk, OpenDisk open)
     leases_.start();
     send();
     publish();
+}
+
+Status Disk::Service::know_file(unsigned file) {
+    const auto before = open_.facts.files.size();
+    if (Status known = open_.know_file(file); !known) return known;
+    if (open_.facts.files.size() != before && disk_.callbacks_.files_came)
+        disk_.callbacks_.files_came(open_.facts.files);
+    return ok();
+}
+
+bool Disk::Service::leases_wanted() const {
+    if (!(open_.features & DMU_FEATURE_LEASES)) return false;
+    switch (disk_.setup_.config.lease_ahead) {
+        case LeaseAhead::yes:
+            return true;
+        case LeaseAhead::no:
+            return false;
+        case LeaseAhead::automatic:
+            return open_.chain->top().info().returns_leases;
+    }
+    return false;
 }
 
 Status Disk::Service::take_over() {

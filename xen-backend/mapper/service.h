@@ -38,6 +38,8 @@ public:
 private:
     using Clock = CommitQueue::Clock;
 
+    bool leases_wanted() const;
+    Status know_file(unsigned file);
     // Until there is something to do.
     void wait();
     // True: there may be more.

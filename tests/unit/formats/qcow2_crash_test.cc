@@ -34,6 +34,7 @@ protected:
         ASSERT_OK(chain);
         chain_ = std::move(*chain);
         target_ = std::make_unique<StandIn>(*chain_);
+        if (random_() % 2) target_->lease_ahead(1 + random_() % 40000);
     }
 
     // The state after a crash, opened afresh.
@@ -74,10 +75,13 @@ protected:
         } else if (kind == 2) {
             // The mapper dies and a successor goes on, with the log of the kernel.
             const auto log = target_->log();
+            const auto lease = target_->lease();
             ASSERT_NO_FATAL_FAILURE(open());
-            ASSERT_OK(target_->adopt(log));
+            ASSERT_OK(target_->adopt(log, lease));
         } else if (kind == 3) {
             discard(model);
+        } else if (kind == 4) {
+            ASSERT_OK(target_->give_back());
         } else {
             const auto sector = random_() % disk_sectors;
             const auto count = 1 + random_() % std::min<std::uint64_t>(disk_sectors - sector, 150);

@@ -28,6 +28,7 @@ protected:
         ASSERT_OK(chain);
         chain_ = std::move(*chain);
         target_ = std::make_unique<StandIn>(*chain_);
+        if (random_() % 2) target_->lease_ahead(1 + random_() % 200000);
         ASSERT_EQ(target_->size(), model_.size());
     }
     void write_something() {
@@ -61,8 +62,9 @@ protected:
     }
     void succeed() {
         const auto log = target_->log();
+        const auto lease = target_->lease();
         open();
-        ASSERT_OK(target_->adopt(log));
+        ASSERT_OK(target_->adopt(log, lease));
         leaks_ = true;
     }
     void use_snapshots() {
@@ -98,6 +100,7 @@ protected:
         }
         // What look-up said before is void.
         target_ = std::make_unique<StandIn>(*chain_);
+        if (random_() % 2) target_->lease_ahead(1 + random_() % 200000);
     }
     void do_something() {
         const auto kind = random_() % 24;
@@ -108,6 +111,7 @@ protected:
         if (kind == 18) ASSERT_OK(chain_->top().commit(DataState::written));
         if (kind == 19) return succeed();
         if (kind == 20) {
+            if (random_() % 2) ASSERT_OK(target_->give_back());
             ASSERT_OK(chain_->top().close());
             return open();
         }

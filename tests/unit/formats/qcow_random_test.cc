@@ -38,6 +38,7 @@ protected:
         ASSERT_OK(chain);
         chain_ = std::move(*chain);
         target_ = std::make_unique<StandIn>(*chain_);
+        target_->lease_ahead(lease_bytes_);
         ASSERT_EQ(target_->size(), model_.size());
     }
     void write_something(std::mt19937_64& random) {
@@ -61,10 +62,12 @@ protected:
     }
     void succeed() {
         const auto log = target_->log();
+        const auto lease = target_->lease();
         open();
-        ASSERT_OK(target_->adopt(log));
+        ASSERT_OK(target_->adopt(log, lease));
     }
 
+    const std::uint64_t lease_bytes_ = test_seed() % 2 * 100000;
     MemoryDisks disks_;
     std::string spec_;
     Bytes model_;

@@ -98,6 +98,7 @@ TEST_P(VmdkCrash, AnywhereAnyhow) {
     auto chain = disks_.chain("vmdk:/m/top.vmdk", true);
     ASSERT_OK(chain);
     auto target = std::make_unique<StandIn>(**chain);
+    target->lease_ahead(random_() % 2 * 30000);
     SectorModel model(base_);
     std::uint64_t stamp = 100;
     const auto grain_sectors = (*chain)->top().info().grain / sector_size;
@@ -111,10 +112,14 @@ TEST_P(VmdkCrash, AnywhereAnyhow) {
         } else if (kind == 2) {
             // The mapper dies and a successor goes on, with the log of the kernel.
             const auto log = target->log();
+            const auto lease = target->lease();
             chain = disks_.chain("vmdk:/m/top.vmdk", true);
             ASSERT_OK(chain);
             target = std::make_unique<StandIn>(**chain);
-            ASSERT_OK(target->adopt(log));
+            ASSERT_OK(target->adopt(log, lease));
+            target->lease_ahead(random_() % 2 * 30000);
+        } else if (kind == 4) {
+            ASSERT_OK(target->give_back());
         } else if (kind == 3 && (*chain)->top().info().discards_to_zero) {
             const auto first = random_() % (disk_sectors / grain_sectors) * grain_sectors;
             const auto count = std::min(grain_sectors * (1 + random_() % 4), disk_sectors - first);

@@ -40,6 +40,7 @@ protected:
         ASSERT_OK(chain);
         chain_ = std::move(*chain);
         target_ = std::make_unique<StandIn>(*chain_);
+        if (random_() % 2) target_->lease_ahead(1 + random_() % 200000);
         ASSERT_EQ(target_->size(), model_.size());
     }
     void write_something() {
@@ -76,10 +77,12 @@ protected:
         if (kind == 19) ASSERT_OK(chain_->top().commit(DataState::written));
         if (kind == 20) {
             const auto log = target_->log();
+            const auto lease = target_->lease();
             open();
-            ASSERT_OK(target_->adopt(log));
+            ASSERT_OK(target_->adopt(log, lease));
         }
         if (kind == 21) {
+            if (random_() % 2) ASSERT_OK(target_->give_back());
             ASSERT_OK(chain_->top().close());
             open();
         }
@@ -99,6 +102,9 @@ std::vector<Case> cases() {
     const Options split{{"subformat", "twoGbMaxExtentSparse"}, {"extent_size", "1048576"}};
     Options split_zeroed = split;
     split_zeroed.push_back({"zeroed_grain", "on"});
+    Options split_late = split, split_zeroed_late = split_zeroed;
+    split_late.push_back({"lazy_extents", "on"});
+    split_zeroed_late.push_back({"lazy_extents", "on"});
     return {
         {"Sparse8K", sparse, 8192, false, true},
         {"Sparse64K", sparse, 65536, false, false},
@@ -106,6 +112,8 @@ std::vector<Case> cases() {
         {"ZeroedBacked", zeroed, 16384, true, true},
         {"Zeroed", zeroed, 8192, false, false},
         {"Split", split, 8192, false, true},
+        {"SplitLate", split_late, 8192, false, true},
+        {"SplitLateBacked", split_zeroed_late, 8192, true, false},
         {"SplitBacked", split_zeroed, 65536, true, false},
         {"Cowd512", {{"subformat", "vmfsSparse"}}, 512, false, true},
         {"CowdBacked", {{"subformat", "vmfsSparse"}}, 512, true, false},

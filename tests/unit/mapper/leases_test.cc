@@ -10,7 +10,7 @@ constexpr std::uint64_t features = DMU_FEATURE_LOG | DMU_FEATURE_FILES | DMU_FEA
 
 DiskSetup lazy(const std::string& spec) {
     DiskSetup setup = setup_for(spec);
-    setup.config.lease_ahead = true;
+    setup.config.lease_ahead = LeaseAhead::yes;
     setup.config.commit_seconds = 3600;
     return setup;
 }
@@ -69,6 +69,66 @@ TEST(Leases, CloseCutsOffWhatNobodyTook) {
     // Of the lease only its first grains are left, and before it what was kept for tables.
     EXPECT_LT(std::filesystem::file_size(place.path("a.qcow")), 300u << 10);
     EXPECT_EQ(place.check("a.qcow").corruptions, 0u);
+}
+
+// The default: only where all of it comes back.
+TEST(Leases, AreTakenByThemselvesOfQcow2Only) {
+    for (const std::string format : {"qcow", "qcow2", "vmdk"}) {
+        Place place;
+        FakeKernel kernel(features);
+        DiskSetup setup = lazy(format + ":" + place.image(format, "a", size));
+        setup.config.lease_ahead = LeaseAhead::automatic;
+        TestDisk disk(kernel, setup);
+        ASSERT_TRUE(disk) << disk.error().message;
+        for (unsigned i = 0; i < 100; ++i) ASSERT_EQ(disk.write(i * 128, pattern(512, i)), 0);
+        EXPECT_EQ(disk.target().state().misses < 50, format == "qcow2") << format;
+        EXPECT_TRUE(disk.close());
+        EXPECT_EQ(place.check("a", format).leaks, 0u) << format;
+    }
+}
+
+TEST(Leases, OfEveryFormatLeaveTheImageSound) {
+    for (const std::string format : {"qcow2", "vmdk"}) {
+        Place place;
+        FakeKernel kernel(features);
+        TestDisk disk(kernel, lazy(format + ":" + place.image(format, "a", size)));
+        ASSERT_TRUE(disk) << disk.error().message;
+        // One sector of each grain of 64 KiB.
+        for (unsigned i = 0; i < 500; ++i) ASSERT_EQ(disk.write(i * 128, pattern(512, i)), 0);
+        EXPECT_LT(disk.target().state().misses, 100u) << format;
+        EXPECT_EQ(disk.flush(), 0);
+        EXPECT_TRUE(disk.target().refusals().empty());
+        EXPECT_TRUE(disk.close());
+        const auto report = place.check("a", format);
+        EXPECT_EQ(report.corruptions, 0u) << format;
+        EXPECT_EQ(report.allocated, 500u) << format;
+        if (format == "qcow2") {
+            EXPECT_EQ(report.leaks, 0u);
+        }
+        TestDisk again(kernel, lazy(format + ":" + place.path("a")));
+        ASSERT_TRUE(again) << again.error().message;
+        for (unsigned i = 0; i < 500; ++i) ASSERT_EQ(again.read(i * 128, 1), pattern(512, i)) << format << " " << i;
+    }
+}
+
+TEST(Leases, OfQcow2ASuccessorTakesTheRestBack) {
+    Place place;
+    FakeKernel kernel(features);
+    TestDisk first(kernel, lazy("qcow2:" + place.image("qcow2", "a", size)));
+    ASSERT_TRUE(first) << first.error().message;
+    for (unsigned i = 0; i < 4; ++i) ASSERT_EQ(first.write(i * 128, pattern(512, i)), 0);
+    DiskSetup setup = first.successor_setup();
+    first.kill();
+    // Nobody is there: these take the lease.
+    for (unsigned i = 4; i < 8; ++i) ASSERT_EQ(first.write(i * 128, pattern(512, i)), 0);
+    TestDisk second(kernel, setup);
+    ASSERT_TRUE(second) << second.error().message;
+    for (unsigned i = 8; i < 200; ++i) ASSERT_EQ(second.write(i * 128, pattern(512, i)), 0);
+    for (unsigned i = 0; i < 200; ++i) ASSERT_EQ(second.read(i * 128, 1), pattern(512, i));
+    EXPECT_TRUE(second.close());
+    const auto report = place.check("a", "qcow2");
+    EXPECT_EQ(report.corruptions, 0u);
+    EXPECT_EQ(report.allocated, 200u);
 }
 
 TEST(Leases, ReadingLeasesNothing) {

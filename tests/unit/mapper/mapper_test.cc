@@ -308,6 +308,8 @@ TEST_F(MapperTest, OnFullMayStandInTheSpecification) {
     }));
     EXPECT_EQ((*call({{"command", "list"}}))["disks"][0]["on_full"], "error");
     EXPECT_FALSE(call(add_request("qcow;on-full=maybe:" + place.qcow("b.qcow", size), "w", "other", "x")));
+    EXPECT_FALSE(call(add_request("qcow;lease-ahead=maybe:" + place.path("b.qcow"), "w", "other", "x")));
+    EXPECT_TRUE(call(add_request("qcow;lease-ahead=yes:" + place.path("b.qcow"), "w", "other", "x")));
 }
 
 TEST_F(MapperTest, ABrokenConfigurationIsTheCause) {

@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "formats/core/image.h"
+#include "formats/core/image_neighbours.h"
 #include "tests/fakes/fake_channel.h"
 #include "tests/fakes/fake_device_mapper.h"
 #include "tests/fakes/fake_xenstore.h"
@@ -74,10 +75,24 @@ public:
         EXPECT_TRUE(made) << (made ? "" : made.error().message);
         return path(name);
     }
-    CheckReport check(const std::string& name) const {
+    using Options = std::vector<std::pair<std::string, std::string>>;
+    std::string image(const std::string& format, const std::string& name, std::uint64_t size,
+                      const Options& how = {}) const {
+        auto file = fresh(name);
+        ImageNeighbours neighbours(path(name), {}, true, 0);
+        CreateOptions options;
+        options.virtual_size = size;
+        options.options = how;
+        options.neighbours = &neighbours;
+        Status made = find_format(format)->create(*file, options);
+        EXPECT_TRUE(made) << (made ? "" : made.error().message);
+        return path(name);
+    }
+    CheckReport check(const std::string& name, const std::string& format = "qcow") const {
         auto file = open_file(path(name), {});
         EXPECT_TRUE(file);
-        auto report = find_format("qcow")->check(**file, {});
+        ImageNeighbours neighbours(path(name), {}, false, 0);
+        auto report = find_format(format)->check(**file, {Repair::none, &neighbours});
         EXPECT_TRUE(report);
         return *report;
     }
