@@ -83,15 +83,16 @@ same_data() { # SECTOR FILE [SECTOR THERE]: as the first random block
 
 # ------------------------------------------------------------- mirrors ---
 
-test_mirror() { # NAME FIRST SECOND
-    wipe "$2" "$3"
-    make_device --first "$2" --second "$3" --offset $offset
-    check "mirror, $1: fio verifies" verify
-    check "mirror, $1: legs are equal" legs_are_equal "$2" "$3"
-    check "mirror, $1: buffered writes" dd if=$work/random of=/dev/mapper/t bs=1M count=2 seek=1 conv=fsync status=none
-    check "mirror, $1: legs are equal again" legs_are_equal "$2" "$3"
-    check "mirror, $1: one question was enough" test "$(grep -c miss $work/told)" -lt 4
-    end_device "mirror, $1"
+test_mirror() { # NAME FIRST SECOND [OPTION]...
+    local name=$1 first=$2 second=$3
+    shift 3
+    wipe "$first" "$second"
+    make_device --first "$first" --second "$second" --offset $offset "$@"
+    check "mirror, $name: fio verifies" verify
+    check "mirror, $name: buffered writes" dd if=$work/random of=/dev/mapper/t bs=1M count=2 seek=1 conv=fsync status=none
+    check "mirror, $name: legs are equal" legs_are_equal "$first" "$second"
+    check "mirror, $name: one question was enough" test "$(grep -c miss $work/told)" -lt 4
+    end_device "mirror, $name"
 }
 
 # A leg begins to fail under the verification: the mapper drops it and goes on.
@@ -286,7 +287,7 @@ make_stores
 for name in "$@"; do
     case $name in
     mirrors)
-        test_mirror "two devices" /dev/ram0 /dev/ram1
+        test_mirror "two devices, many extents" /dev/ram0 /dev/ram1 --piece 24
         test_mirror "file and device" $work/ext4/file /dev/ram1
         test_mirror "device and buffered file" /dev/ram0 $work/tmpfs/file
         ;;
