@@ -222,8 +222,8 @@ dmu_event Target::miss_event(const Miss& miss) const {
     dmu_event event{};
     event.type = DMU_EV_MISS;
     const bool mapped = miss.op == DMU_OP_WRITE && find(miss.start);
-    event.flags = (miss.sequential ? DMU_MISS_SEQUENTIAL : 0) | (miss.told ? DMU_MISS_AGAIN : 0) |
-                  (mapped ? DMU_MISS_MAPPED : 0);
+    event.flags =
+        (miss.sequential ? DMU_MISS_SEQUENTIAL : 0) | (miss.told ? DMU_MISS_AGAIN : 0) | (mapped ? DMU_MISS_MAPPED : 0);
     event.id = miss.id;
     event.start = miss.start;
     event.length = miss.length;
