@@ -19,7 +19,8 @@ size=96M
 key=/etc/xen/keys/web
 passphrase=correct-horse-battery
 pattern=PLAINTEXT-of-the-guest
-kinds=${*:-luks aes qcow-aes luks-over-luks luks-over-aes aes-over-raw aes-snapshot luks-data-file}
+kinds=${*:-luks aes qcow-aes luks-over-aes aes-over-raw}
+more_kinds='luks-over-luks aes-snapshot luks-data-file'
 
 # --- images ----------------------------------------------------------------------------
 secret="secret,id=s,file=$key"
@@ -135,20 +136,49 @@ try_kills() { # KIND
 	local job status
 	make_image "$1" || { fail "$1: make it" && return; }
 	check "$1: attach" xen-dmu attach "$spec" --name e || { show_logs && return; }
-	fio_verify /dev/mapper/e --size=48M --io_size=6M &
+	fio_verify /dev/mapper/e --size=64M --io_size=24M &
 	job=$!
 	for i in 1 2 3; do
-		sleep 1
+		sleep 0.5
 		check "$1: kill -9, and a successor ($i)" kill_mapper || show_logs
+		check "$1: fio was at it" kill -0 $job
 	done
 	wait $job
 	status=$?
 	check "$1: fio verified over three kills" [ $status -eq 0 ] || show_logs
+	try_without_key "$1"
 	dd if=/dev/mapper/e of=/var/tmp/inside.raw bs=1M iflag=direct status=none
 	check "$1: detach" xen-dmu detach e || show_logs
 	check "$1: qemu-img reads it" outside /var/tmp/outside.raw
 	check "$1: as the device did" cmp /var/tmp/outside.raw /var/tmp/inside.raw
 	check_clean "$1: nothing is left after kills"
+	rm -f /vm/*.img
+}
+
+# The successor can't read the key: what is mapped goes on, the rest waits until it can.
+try_without_key() { # KIND
+	local job
+	mv $key /var/tmp/key && kill -9 "$(cat /run/xen-dmu/mapper-name-e.pid)"
+	check "$1: without the key file, what is mapped" dd if=/dev/mapper/e of=/dev/null bs=64k count=1 iflag=direct
+	dd if=/mnt/big of=/dev/mapper/e bs=1M seek=90 count=2 oflag=direct conv=fsync status=none &
+	job=$!
+	sleep 1
+	check "$1: a first write waits" kill -0 $job
+	mv /var/tmp/key $key
+	check "$1: it goes on when the key file is back" wait $job
+}
+
+# Two readers, each with devices of its own.
+try_readers() {
+	make_image luks && qemu-io --object "$secret" --image-opts "$(opened)" -c 'write -q -P 90 1M 3M' ||
+		{ fail 'readers: make an image' && return; }
+	outside /var/tmp/before.raw
+	check 'readers: one' xen-dmu attach "$spec" --name e --read-only
+	check 'readers: another' xen-dmu attach "$spec" --name f --read-only
+	check 'readers: they read it' eval 'cmp /dev/mapper/e /var/tmp/before.raw && cmp /dev/mapper/f /var/tmp/before.raw'
+	check 'readers: they do not write' eval '! dd if=/mnt/big of=/dev/mapper/e bs=64k count=1 oflag=direct 2>/dev/null'
+	check 'readers: detach' eval 'xen-dmu detach e && xen-dmu detach f'
+	check_clean 'readers: nothing is left'
 	rm -f /vm/*.img
 }
 
@@ -190,18 +220,27 @@ try_gc() {
 	rm -f /run/xen-dmu/disks/*.json
 	check 'gc: devices without a state go, each before what it stands on' eval 'xen-dmu gc && [ -z "$(dmsetup ls | grep "^e")" ]' ||
 		{ xen-dmu gc; dmsetup ls --tree; }
-	rm -f /vm/*.img /run/xen-dmu/*
+	rm -f /vm/*.img
+	find /run/xen-dmu -type s,f -delete
 }
 
 make_store /vm 600M && modprobe dm-userspace && mkdir -p /etc/xen/keys || { fail prepare && finish; }
 printf '%s' "$passphrase" >$key
 head -c 3M /dev/urandom >/mnt/big
 { head -c 8M /dev/urandom && head -c 88M /dev/zero; } >/var/tmp/base.raw
+if [ $# -gt 0 ]; then
+	:
+elif [[ $(uname -r) = 6.1.* ]]; then
+	skip "$more_kinds" 'they differ little on the way to the kernel, and are tried on a newer one'
+else
+	kinds+=" $more_kinds"
+fi
 for kind in $kinds; do try "$kind"; done
 if [ $# -eq 0 ]; then
 	echo 'lease-ahead = yes' >>/etc/xen/xen-dmu.conf
 	try_kills luks
 	try_kills aes
+	try_readers
 	try_refusals
 	try_gc
 fi

@@ -67,6 +67,10 @@ void lock_memory() {
     if (mlockall(MCL_CURRENT | MCL_FUTURE) != 0) log_warning(system_error("locking the memory").message);
 }
 
+void forbid_core_dumps() {
+    if (prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) != 0) log_warning(system_error("PR_SET_DUMPABLE").message);
+}
+
 PidFile::~PidFile() {
     if (file_ >= 0) close(file_);
 }

@@ -21,6 +21,9 @@ void harden_process();
 // Locks what is mapped now and later.
 void lock_memory();
 
+// From now on: there are keys in the memory.
+void forbid_core_dumps();
+
 // Held by the one mapper of an instance until it ends.
 class PidFile {
 public:

@@ -7,6 +7,7 @@
 #include <random>
 
 #include "xen-backend/mapper/log.h"
+#include "xen-backend/mapper/process.h"
 
 namespace dmu {
 namespace {
@@ -22,6 +23,13 @@ constexpr unsigned close_attempts = 5;
 // which may still be answered, nor one of Scratch's, which count up from such a number.
 std::uint64_t fresh_recycle_id() {
     return static_cast<std::uint64_t>(std::random_device{}()) << 32 | 0xffffffffu;
+}
+
+bool has_cipher(const Chain& chain) {
+    for (unsigned layer = 0; layer < chain.depth(); ++layer) {
+        if (chain.layer(layer).cipher() != nullptr) return true;
+    }
+    return false;
 }
 
 }  // namespace
@@ -40,6 +48,7 @@ Disk::Service::Service(Disk& disk, OpenDisk open)
                out_),
       events_(events_at_once),
       recycle_id_(fresh_recycle_id()) {
+    if (has_cipher(*open_.chain)) forbid_core_dumps();
     leases_.start();
     send();
     publish();

@@ -7,6 +7,7 @@
 #include <fstream>
 
 #include "formats/crypto/sector_cipher.h"
+#include "tests/fakes/recording_file.h"
 #include "tests/unit/mapper/support.h"
 #include "xen-backend/mapper/crypt_stack.h"
 
@@ -195,6 +196,23 @@ protected:
         return bytes;
     }
 
+    Bytes read_file(const std::string& name) const {
+        auto file = open_file(place_.path(name), {});
+        Bytes bytes(file ? *(*file)->size() : 0);
+        EXPECT_TRUE(file && (*file)->read(0, bytes));
+        return bytes;
+    }
+    void expect_disk(const Bytes& image, const Bytes& content, std::size_t step) {
+        std::filesystem::remove(place_.path("crashed"));
+        place_.raw("crashed", image);
+        auto spec = parse_spec("qcow2;key-file=" + place_.path("key") + ":" + place_.path("crashed"));
+        auto chain = Chain::open(*spec, false, {});
+        ASSERT_TRUE(chain) << "step " << step << ": " << chain.error().message;
+        Bytes bytes(size);
+        ASSERT_TRUE((*chain)->read({0}, bytes)) << "step " << step;
+        EXPECT_TRUE(bytes == content) << "step " << step;
+    }
+
     std::shared_ptr<Faults> faults_ = std::make_shared<Faults>();
 };
 
@@ -251,6 +269,31 @@ TEST_F(Aes, WhatCantBeCommittedIsNotWrittenTo) {
     EXPECT_EQ(read->data(), pattern(512, 9));
     EXPECT_EQ(read_below(0, 8), Bytes(4096));
     EXPECT_TRUE(disk().refusals().empty());
+}
+
+// The guest's writes go to the stand-in of the crypt device: whatever the file holds at any
+// moment must read as the backing file does, never as what was not encrypted or not written.
+TEST_F(Aes, AHostThatDiesFindsNoGarbage) {
+    const Bytes below = pattern(size, 3);
+    const auto spec = make("qcow2", "aes", "disk", place_.raw("base", below));
+    auto recording = std::make_shared<Recording>(read_file("disk"));
+    KernelAccess kernel = access();
+    kernel.wrap = [recording](std::unique_ptr<BlockFile> file) {
+        return std::make_unique<RecordingFile>(std::move(file), recording);
+    };
+    {
+        TestMapper mapper(host_, "dom-5", &kernel);
+        ASSERT_TRUE(add(spec).at("ok").get<bool>());
+        for (const std::uint64_t sector : {5, 1000, 9000}) ASSERT_EQ(write(sector, pattern(512, 9)), 0);
+        ASSERT_EQ(write(12000, pattern(1 << 20, 9)), 0);
+        ASSERT_TRUE(control::call("dom-5", remove_request()));
+    }
+    std::mt19937_64 random(7);
+    ASSERT_GT(recording->size(), 10u);
+    for (std::size_t count = 0; count <= recording->size(); ++count) {
+        expect_disk(recording->replay(count), below, count);
+        expect_disk(recording->replay_crashed(count, random), below, count);
+    }
 }
 
 TEST_F(Aes, ASuccessorGoesOn) {
