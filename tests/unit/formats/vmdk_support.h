@@ -13,9 +13,9 @@
 namespace dmu {
 
 // The files beside an image, by name.
-class MemoryNeighbours final : public Neighbours {
+class ExtentFiles final : public Neighbours {
 public:
-    MemoryNeighbours(MemoryDisks& disks, std::string directory) : disks_(disks), directory_(std::move(directory)) {}
+    ExtentFiles(MemoryDisks& disks, std::string directory) : disks_(disks), directory_(std::move(directory)) {}
     Result<std::unique_ptr<BlockFile>> open(const std::string& name, OpenMode mode) override {
         return MemoryDisks::open(&disks_, {0, 1, directory_ + name, mode, false});
     }
@@ -31,7 +31,7 @@ private:
 using Options = std::vector<std::pair<std::string, std::string>>;
 
 struct VmdkDisks : MemoryDisks {
-    MemoryNeighbours neighbours{*this, "/m/"};
+    ExtentFiles neighbours{*this, "/m/"};
 
     Status create_vmdk(const std::string& path, std::uint64_t size, Options options, std::uint32_t grain = 0,
                        const std::string& backing = "") {
