@@ -149,7 +149,7 @@ crash_of_two() {
 	dmsetup message thin-b 0 wait 1
 	survives_crash thin-a 300 || return
 	wait $job
-	dmsetup remove --force --retry thin-b
+	dmsetup remove --retry thin-b
 	make thin-b && fill thin-b 8
 }
 

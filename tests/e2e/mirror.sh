@@ -56,8 +56,10 @@ come_back() { # LEG: with what happened meanwhile, and until it has everything
 
 test_plain() {
 	start mirror --create mirror "${legs[@]}"
+	check "mirror: is made" stop
+	start mirror mirror "${legs[@]}"
 	make mirror
-	check "mirror: is made, and copied" wait_for 60 whole
+	check "mirror: is copied" wait_for 60 whole
 	heard
 	check "mirror: fio verifies" verify mirror
 	check "mirror: writes" scribble /dev/mapper/mirror
