@@ -193,7 +193,11 @@ static u8 op_of(const struct dmu_io *io)
 	}
 }
 
-/* It has been where it was sent, and the mapper says what becomes of it. On a worker. */
+/*
+ * It has been where it was sent, and the mapper says what becomes of it. No
+ * drain waits for that, but the mapper is told before the drain ends. On a
+ * worker.
+ */
 void dmu_miss_return(struct dmu_io *io)
 {
 	struct dmu_miss *miss = mempool_alloc(&dmu_miss_pool, GFP_NOIO);
@@ -209,6 +213,8 @@ void dmu_miss_return(struct dmu_io *io)
 			       (route->status[1] ? DMU_MISS_SECOND_FAILED : 0);
 		miss->error = -blk_status_to_errno(dmu_route_status(route));
 		miss->returned_from = route->number;
+		/* Under the lock: the request may be gone after it. */
+		dmu_phase_put(key, &io->phase);
 	}
 	spin_unlock_irq(&key->lock);
 	if (status) {

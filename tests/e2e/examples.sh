@@ -3,7 +3,7 @@
 # tools/examples in a VM, beside the kernel's own targets: null, linear, stripe, cow, thin.
 #
 # vm: --kernel 6.1 --timeout 600
-# vm: --kernel 6.12 --timeout 600
+# vm-long: --kernel 6.12 --timeout 600
 #
 # Functions are called through "check", too.
 # shellcheck disable=SC2317

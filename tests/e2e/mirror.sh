@@ -3,7 +3,7 @@
 # tools/examples/mirror in a VM: beside dm-mirror, with legs that fail and come back, crashes, stale legs.
 #
 # vm: --kernel 6.1 --timeout 600
-# vm: --kernel 6.12 --timeout 600
+# vm-long: --kernel 6.12 --timeout 600
 #
 # Functions are called through "check", too.
 # shellcheck disable=SC2317
