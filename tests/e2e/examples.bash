@@ -146,7 +146,7 @@ flush_of_changes() { # KEY
 
 # Every block whose flush had ended before the crash is there after it.
 survives_crash() { # KEY [BLOCKS]
-	local block flushed=0 job
+	local block flushed=0 jobs=()
 	head -c 64M /dev/urandom >$work/pattern
 	rm -f $work/flushed
 	for ((block = 0; block < ${2:-200}; block++)); do
@@ -154,10 +154,12 @@ survives_crash() { # KEY [BLOCKS]
 			conv=fsync,notrunc status=none || break
 		echo $block >$work/flushed
 	done 2>/dev/null &
+	jobs+=($!)
 	scribble "/dev/mapper/$1" --offset=32m --time_based --runtime=20 >/dev/null 2>&1 &
+	jobs+=($!)
 	sleep 3
 	crash "$1" || return
-	wait
+	wait "${jobs[@]}"
 	flushed=$(cat $work/flushed)
 	restart && make "$1" || return
 	echo "$flushed blocks were flushed"

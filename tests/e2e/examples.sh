@@ -3,7 +3,7 @@
 # tools/examples in a VM, beside the kernel's own targets: null, linear, stripe, cow, thin.
 #
 # vm: --kernel 6.1 --timeout 600
-# vm: --kernel 6.12 --timeout 600
+# vm-long: --kernel 6.12 --timeout 600
 #
 # Functions are called through "check", too.
 # shellcheck disable=SC2317
@@ -149,7 +149,7 @@ crash_of_two() {
 	dmsetup message thin-b 0 wait 1
 	survives_crash thin-a 300 || return
 	wait $job
-	dmsetup remove --force --retry thin-b
+	dmsetup remove --retry thin-b
 	make thin-b && fill thin-b 8
 }
 

@@ -3,7 +3,7 @@
 # tools/examples/mirror in a VM: beside dm-mirror, with legs that fail and come back, crashes, stale legs.
 #
 # vm: --kernel 6.1 --timeout 600
-# vm: --kernel 6.12 --timeout 600
+# vm-long: --kernel 6.12 --timeout 600
 #
 # Functions are called through "check", too.
 # shellcheck disable=SC2317
@@ -56,8 +56,10 @@ come_back() { # LEG: with what happened meanwhile, and until it has everything
 
 test_plain() {
 	start mirror --create mirror "${legs[@]}"
+	check "mirror: is made" stop
+	start mirror mirror "${legs[@]}"
 	make mirror
-	check "mirror: is made, and copied" wait_for 60 whole
+	check "mirror: is copied" wait_for 60 whole
 	heard
 	check "mirror: fio verifies" verify mirror
 	check "mirror: writes" scribble /dev/mapper/mirror

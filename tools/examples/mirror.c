@@ -252,6 +252,7 @@ static int answer(struct mirror* m, const struct dmu_event* event) {
     uint64_t last = (event->start + event->length - 1) / m->super->region;
     int error = 0;
 
+    if (m->stopping) return 0; /* for the next mapper */
     if (m->copying >= first && m->copying <= last) return hold(m, event);
     if (event->op != DMU_OP_READ) error = open_regions(m, first, last);
     if (!error) error = map_regions(m, first, last, event->id);
@@ -279,13 +280,12 @@ static int join_whole(struct mirror* m, int leg) {
 }
 
 static int copy_next(struct mirror* m) {
-    uint64_t region = 0;
+    const unsigned char* next = memchr(m->differ, 1, m->regions);
 
     if (m->copying != NONE || m->stopping || !here(m, 0) || !here(m, 1)) return 0;
-    while (region < m->regions && !m->differ[region]) region++;
-    if (region < m->regions) {
-        m->copying = region;
-        return invalidate(m, COPY, region, 1);
+    if (next) {
+        m->copying = (uint64_t)(next - m->differ);
+        return invalidate(m, COPY, m->copying, 1);
     }
     if (in_sync(m, 0) && in_sync(m, 1)) return 0;
     return join_whole(m, in_sync(m, 0));
@@ -454,7 +454,6 @@ static int on_miss(struct dmu_channel* channel, const struct dmu_event* event, v
     struct mirror* m = context;
 
     (void)channel;
-    if (m->stopping) return 0; /* for the next one */
     return event->flags & DMU_MISS_RETURNED ? returned(m, event) : answer(m, event);
 }
 

@@ -1,0 +1,190 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0-or-later
+#
+# tools/examples beside the kernel's own targets: instructions per request of
+# 4 KiB, and lines of code. Boots a VM in which a nanosecond is an instruction.
+#
+#	tests/bench/examples.sh [--kernel 6.1|6.12]
+#
+# One request at a time, random, on null_blk devices in memory. "read" and
+# "write" are warm; "first write" is one of 4 KiB to each of 64 KiB, with what
+# the mapper does for it then and at the flush that follows.
+set -u
+
+repo=$(cd "$(dirname "$0")/../.." && pwd)
+examples=$repo/tools/examples
+build=${DMU_BUILD:-/src/build/release}
+size=64 # MiB
+work=/tmp/bench
+
+# --- on the host ---------------------------------------------------------------
+
+code_lines() { # FILE...: without comments and empty lines
+	cat "$@" | sed -e 's|/\*.*\*/||' -e '/\/\*/,/\*\//d' | grep -cv '^[[:space:]]*$'
+}
+
+# Counted in the same way, in drivers/md of Linux 6.1: linear, stripe; raid1, region-hash, log;
+# snap, snap-persistent, exception-store; thin, thin-metadata, bio-prison-v1, persistent-data/.
+kernel_lines() { # EXAMPLE
+	sed -n "s/^$1 //p" <<-'END'
+		null -
+		linear 173
+		stripe 359
+		mirror 2116
+		cow 2718
+		thin 10379
+	END
+}
+
+print_table() { # FIGURES
+	local name
+	echo "| | lines of code | read | write | first write |"
+	echo "|---|---|---|---|---|"
+	for name in null linear stripe mirror cow thin; do
+		row "$name" "$(code_lines "$examples/$name.c")" ours "$1"
+		[ $name = null ] || row "$(peer $name)" "$(kernel_lines $name)" kernel "$1" $name
+	done
+	row "the device itself" - raw "$1" null
+	echo "common.c and table.c: $(code_lines "$examples/common.c" "$examples/table.c") lines"
+}
+
+peer() { # EXAMPLE
+	case $1 in
+	mirror) echo "dm-mirror (dm-raid1)" ;;
+	cow) echo "dm-snapshot" ;;
+	*) echo "dm-$1" ;;
+	esac
+}
+
+row() { # TITLE LINES WHO FIGURES [EXAMPLE]
+	local what line="| $1 | $2 |"
+	for what in read write first; do
+		line+=" $(awk -v k="${5:-$1} $3 $what" '$1 " " $2 " " $3 == k { v = $4 } END { print v ? v : "-" }' "$4") |"
+	done
+	echo "$line"
+}
+
+host() {
+	local out kernel=6.12 status=0
+	[ "${1:-}" != --kernel ] || kernel=$2
+	out=$(mktemp -d)
+	"$repo/tests/vm/run" --kernel "$kernel" --icount --mem 3072 --timeout 1200 --out "$out" -- \
+		tests/bench/examples.sh --in-vm </dev/null >"$out/output" 2>&1 || status=$?
+	if [ $status -ne 0 ] || [ ! -s "$out/figures" ]; then
+		tail -n 30 "$out/output" >&2
+		echo "$0: the VM ended with status $status" >&2
+	fi
+	echo "instructions per request of 4 KiB, Linux $kernel"
+	print_table "$out/figures"
+	rm -rf "$out"
+	return $status
+}
+
+# --- in the VM -----------------------------------------------------------------
+
+failed=0
+
+emit() { # EXAMPLE WHO WHAT INSTRUCTIONS
+	echo "# $*"
+	[[ $4 =~ ^[0-9]+$ ]] && [ "$4" -gt 0 ] || { failed=1 && return; }
+	echo "$*" >>/out/figures
+}
+
+fio_json() { # DEVICE ARGUMENT...
+	udevadm settle
+	fio --name=m --filename="$1" --direct=1 --ioengine=libaio --iodepth=1 --randseed=1 --output-format=json "${@:2}"
+}
+
+per_request() {
+	jq '.jobs[0] | (.read.iops + .write.iops) as $iops | if $iops > 0 then 1e9 / $iops | floor else 0 end'
+}
+
+warm() { # EXAMPLE WHO DEVICE
+	local what
+	dd if=/dev/urandom of="$3" bs=1M count=$size oflag=direct status=none
+	for what in read write; do
+		emit "$1" "$2" $what "$(fio_json "$3" --rw=rand$what --bs=4k --size=${size}M --number_ios=4000 --norandommap | per_request)"
+	done
+}
+
+mapper_time() { cat /proc/"$1"/task/*/schedstat 2>/dev/null | awk '{ sum += $1 } END { print sum + 0 }'; }
+
+first() { # EXAMPLE WHO DEVICE [PID]
+	local count=$((size * 16)) value before
+	{
+		echo "fio version 2 iolog"
+		echo "$3 add"
+		echo "$3 open"
+		seq 0 $((count - 1)) | shuf --random-source=<(yes) |
+			awk -v d="$3" '{ printf "%s write %d 4096\n", d, $1 * 65536 + ($1 % 16) * 4096 }'
+		echo "$3 close"
+	} >$work/pattern
+	value=$(fio_json "$3" --read_iolog=$work/pattern --replay_no_stall=1 | per_request)
+	if [ -n "${4:-}" ]; then
+		# One CPU: what it ran meanwhile is in the figure.
+		before=$(mapper_time "$4")
+		sync "$3"
+		value=$((value + ($(mapper_time "$4") - before) / count))
+	fi
+	emit "$1" "$2" first "$value"
+}
+
+ours() { # EXAMPLE KEY ARGUMENT...: a device ours
+	local key=$2
+	"$build/tools/examples/$1" "${@:3}" >$work/out 2>$work/err &
+	pid=$!
+	until grep -q " userspace $key " $work/out; do sleep 0.05; done
+	dmsetup create ours --table "$(grep " userspace $key " $work/out)"
+}
+
+end_ours() {
+	udevadm settle
+	dmsetup remove --retry ours
+	kill $pid
+	wait $pid
+}
+
+peer_of() { # EXAMPLE TABLE
+	dmsetup create peer --table "$2" || failed=1
+}
+
+end_peer() {
+	udevadm settle
+	dmsetup remove --retry peer
+}
+
+in_vm() {
+	local sectors=$((size * 2048)) d=/dev/nullb
+	export LD_LIBRARY_PATH=$build/xen-backend/libdmu
+	mkdir -p $work
+	: >/out/figures
+	modprobe -a dm-mod dm-userspace dm-mirror dm-snapshot dm-thin-pool || exit 1
+	modprobe null_blk nr_devices=4 gb=1 memory_backed=1 irqmode=2 completion_nsec=1 queue_mode=2 || exit 1
+	warm null raw ${d}0
+	ours null k k ${d}0 && warm null ours /dev/mapper/ours && end_ours
+	ours linear k k ${d}0 2048 $sectors && warm linear ours /dev/mapper/ours && end_ours
+	peer_of linear "0 $sectors linear ${d}0 2048" && warm linear kernel /dev/mapper/peer && end_peer
+	ours stripe k k 128 ${d}0 0 ${d}1 0 && warm stripe ours /dev/mapper/ours && end_ours
+	peer_of stripe "0 $((2 * sectors)) striped 2 128 ${d}0 0 ${d}1 0" && warm stripe kernel /dev/mapper/peer && end_peer
+	ours mirror k --create k ${d}0 ${d}1
+	until grep -q everything $work/err; do sleep 0.2; done
+	warm mirror ours /dev/mapper/ours && end_ours
+	peer_of mirror "0 $sectors mirror core 2 1024 nosync 2 ${d}0 0 ${d}1 0" && warm mirror kernel /dev/mapper/peer && end_peer
+	dd if=/dev/zero of=${d}1 bs=1M count=1 oflag=direct status=none
+	ours cow k k ${d}0 ${d}1 && first cow ours /dev/mapper/ours $pid && warm cow ours /dev/mapper/ours && end_ours
+	dd if=/dev/zero of=${d}2 bs=1M count=1 oflag=direct status=none
+	peer_of cow "0 $sectors snapshot ${d}0 ${d}2 P 128" && first cow kernel /dev/mapper/peer && warm cow kernel /dev/mapper/peer && end_peer
+	dd if=/dev/zero of=${d}2 bs=1M count=1 oflag=direct status=none
+	ours thin a ${d}2 ${d}3 128 a:$sectors && first thin ours /dev/mapper/ours $pid && warm thin ours /dev/mapper/ours && end_ours
+	dd if=/dev/zero of=${d}2 bs=1M count=1 oflag=direct status=none
+	dmsetup create pool --table "0 $((sectors * 2)) thin-pool ${d}2 ${d}3 128 0" && udevadm settle &&
+		dmsetup message pool 0 "create_thin 0" && peer_of thin "0 $sectors thin /dev/mapper/pool 0" &&
+		first thin kernel /dev/mapper/peer && warm thin kernel /dev/mapper/peer && end_peer && dmsetup remove pool
+	exit $failed
+}
+
+case ${1:-} in
+--in-vm) in_vm ;;
+-h | --help) sed -n '4,14s/^# \{0,1\}//p' "$0" ;;
+*) host "$@" ;;
+esac
