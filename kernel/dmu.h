@@ -90,6 +90,7 @@ struct dmu_attr {
 struct dmu_route {
 	struct dmu_dest *dest[2];	/* the second: of a mirror, or NULL */
 	u64 physical[2];
+	u64 answered;			/* the miss that sent it there, 0: the map did */
 	u32 flags;			/* DMU_MAP_RETURN, DMU_MAP_TELL */
 	blk_status_t status[2];
 };
@@ -166,6 +167,7 @@ struct dmu_miss {
 	bool mapped;		/* it was seen where the miss starts: only a place is wanted */
 	bool told;		/* the mapper has read of it */
 	u32 flags;		/* DMU_MISS_*, from RETURNED on */
+	u64 answered;		/* returned: the miss whose answer sent it */
 
 	/* from the place that was given, or taken from a lease */
 	struct dmu_dest *dest;

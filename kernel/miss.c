@@ -208,6 +208,7 @@ void dmu_miss_return(struct dmu_io *io)
 		miss->flags |= DMU_MISS_RETURNED | (route->status[0] ? DMU_MISS_FIRST_FAILED : 0) |
 			       (route->status[1] ? DMU_MISS_SECOND_FAILED : 0);
 		miss->error = -blk_status_to_errno(dmu_route_status(route));
+		miss->answered = route->answered;
 	}
 	spin_unlock_irq(&key->lock);
 	if (status) {
@@ -329,6 +330,7 @@ void dmu_miss_describe(struct dmu_miss *miss, struct dmu_event *wire)
 	wire->flags = (miss->sequential ? DMU_MISS_SEQUENTIAL : 0) | (miss->told ? DMU_MISS_AGAIN : 0) |
 		      (miss->mapped ? DMU_MISS_MAPPED : 0) | miss->flags;
 	wire->error = miss->error;
+	wire->sequence = miss->answered;
 	miss->told = true;
 }
 
