@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 // What becomes of a request: the engine's hands.
 #include <algorithm>
+#include <cstring>
 
 #include "tools/debug/engine.h"
 #include "xen-backend/libdmu/dmu.h"

@@ -59,6 +59,10 @@ Result<std::unique_ptr<BlockDevice>> BlockDevice::open(const std::string& path) 
             error.message += "; it is mounted or a part of another device: unmount it, and mount what is made over it";
         return error;
     }
+    return adopt(path, fd);
+}
+
+Result<std::unique_ptr<BlockDevice>> BlockDevice::adopt(const std::string& path, int fd) {
     std::unique_ptr<BlockDevice> device(new BlockDevice(path, fd));
     if (auto status = device->find_shape(); !status) return status.error();
     return device;
@@ -90,7 +94,8 @@ Error BlockDevice::failed(const std::string& what, std::uint64_t sector) const {
 Status BlockDevice::read(std::uint64_t sector, std::span<std::byte> into) {
     Aligned buffer(into.size());
     for (std::size_t at = 0; at < into.size();) {
-        const auto got = pread(fd_, buffer.data() + at, into.size() - at, static_cast<off_t>(sector * sector_bytes + at));
+        const auto got =
+            pread(fd_, buffer.data() + at, into.size() - at, static_cast<off_t>(sector * sector_bytes + at));
         if (got < 0 && errno == EINTR) continue;
         if (got == 0) errno = EIO;
         if (got <= 0) return failed("reading", sector);
@@ -105,8 +110,8 @@ Status BlockDevice::write(std::uint64_t sector, std::span<const std::byte> data,
     std::memcpy(buffer.data(), data.data(), data.size());
     for (std::size_t at = 0; at < data.size();) {
         const iovec part{buffer.data() + at, data.size() - at};
-        const auto done = pwritev2(fd_, &part, 1, static_cast<off_t>(sector * sector_bytes + at),
-                                   durable ? RWF_DSYNC : 0);
+        const auto done =
+            pwritev2(fd_, &part, 1, static_cast<off_t>(sector * sector_bytes + at), durable ? RWF_DSYNC : 0);
         if (done < 0 && errno == EINTR) continue;
         if (done <= 0) return failed("writing", sector);
         at += static_cast<std::size_t>(done);

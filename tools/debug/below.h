@@ -36,6 +36,8 @@ class BlockDevice final : public Below {
 public:
     // Code::busy: it is mounted, or in use by another device.
     static Result<std::unique_ptr<BlockDevice>> open(const std::string& path);
+    // One that is open already; fd is taken over.
+    static Result<std::unique_ptr<BlockDevice>> adopt(const std::string& path, int fd);
     ~BlockDevice() override;
     int descriptor() const { return fd_; }
     const std::string& path() const { return path_; }

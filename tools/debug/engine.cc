@@ -2,6 +2,7 @@
 #include "tools/debug/engine.h"
 
 #include <algorithm>
+#include <cstring>
 
 #include "xen-backend/libdmu/dmu.h"
 
@@ -22,11 +23,12 @@ bool LogFilter::lets(const Request& request) const {
     if (!(ops >> static_cast<unsigned>(request.op) & 1)) return false;
     if (request.op == Op::flush) return true;  // of every range
     if (!size.has(request.range.length)) return false;
-    return ranges.empty() || std::any_of(ranges.begin(), ranges.end(),
-                                         [&](const Range& range) { return range.overlaps(request.range); });
+    return ranges.empty() ||
+           std::any_of(ranges.begin(), ranges.end(), [&](const Range& range) { return range.overlaps(request.range); });
 }
 
-Engine::Engine(EngineSetup setup, Hooks hooks) : setup_(std::move(setup)), hooks_(std::move(hooks)), start_(now()) {}
+Engine::Engine(EngineSetup setup, Hooks hooks) : setup_(std::move(setup)), hooks_(std::move(hooks)), start_(now()) {
+}
 
 Request* Engine::find(std::uint64_t serial) const {
     const auto found = requests_.find(serial);

@@ -71,7 +71,7 @@ struct Request {
     int error = 0;  // of what was done below; a positive errno
     bool done_below = false;
     bool stop_after = false;
-    bool not_caught = false;  // it was tried, in vain
+    bool not_caught = false;                  // it was tried, in vain
     Time arrived = {}, since = {}, due = {};  // since: in this state
     bool logged = false;
     Action planned = {};  // by a rule, where something else stopped it

@@ -97,8 +97,8 @@ Result<Pattern> parse_pattern(std::string text) {
         hex = hex.substr(0, at);
     }
     if (hex.starts_with("hex:")) hex = hex.substr(4);
-    const bool good = !hex.empty() && hex.size() % 2 == 0 &&
-                      hex.find_first_not_of("0123456789abcdefABCDEF") == std::string::npos;
+    const bool good =
+        !hex.empty() && hex.size() % 2 == 0 && hex.find_first_not_of("0123456789abcdefABCDEF") == std::string::npos;
     if (!good) return invalid("'" + text + "' is not a pattern (\"text\", or bytes as hex:c03b3998, hex:53ef@1080)");
     for (std::size_t i = 0; i < hex.size(); i += 2)
         pattern.bytes.push_back(static_cast<std::byte>(std::stoul(hex.substr(i, 2), nullptr, 16)));
@@ -202,8 +202,9 @@ Status check(Rule& rule) {
 }  // namespace
 
 bool Pattern::in(std::span<const std::byte> data) const {
-    if (offset) return *offset <= data.size() && bytes.size() <= data.size() - *offset &&
-                       std::equal(bytes.begin(), bytes.end(), data.begin() + static_cast<std::ptrdiff_t>(*offset));
+    if (offset)
+        return *offset <= data.size() && bytes.size() <= data.size() - *offset &&
+               std::equal(bytes.begin(), bytes.end(), data.begin() + static_cast<std::ptrdiff_t>(*offset));
     return std::search(data.begin(), data.end(), bytes.begin(), bytes.end()) != data.end();
 }
 

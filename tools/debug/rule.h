@@ -41,7 +41,7 @@ struct Rule {
     std::uint64_t every = 1;
     unsigned flags = 0;  // all of them
     std::optional<Pattern> pattern;
-    bool after_flush = false;                 // nothing was written since the last flush
+    bool after_flush = false;                  // nothing was written since the last flush
     std::optional<std::uint64_t> flush_count;  // so many flushes have been seen
     bool enabled = true;
     std::uint64_t matches = 0;
@@ -53,7 +53,7 @@ struct Rule {
 
 // What a rule may ask of the past.
 struct Past {
-    std::uint64_t flushes = 0;      // seen so far
+    std::uint64_t flushes = 0;        // seen so far
     bool written_since_flush = true;  // true before the first flush
 };
 

@@ -51,7 +51,8 @@ std::vector<std::string> split_commands(const std::string& line) {
 
 const std::vector<Session::Command>& Session::commands() {
     static const std::vector<Command> list{
-        {"break b", "[before|after] CONDITION...", "stop at requests: break write at 2048+8 nth 3", &Session::add_break},
+        {"break b", "[before|after] CONDITION...", "stop at requests: break write at 2048+8 nth 3",
+         &Session::add_break},
         {"rule", "ACTION [CONDITION]...",
          "stop, through, drop, fail [ERROR], tear FIRST+COUNT, delay TIME, reorder, corrupt [BYTES]; conditions: read, "
          "write, flush, discard, zero, any, at RANGE, size N-M, nth N, every N, once, number N, fua, meta, sync, "
@@ -175,13 +176,10 @@ Status Session::list_rules(const std::string&) {
     if (engine_.rules().empty()) output_.say("rules", "no rules", {{"rules", Json::array()}});
     for (const Rule& rule : engine_.rules()) {
         const std::string number = std::to_string(rule.number);
-        output_.say("rule",
-                    number + (rule.enabled ? "  " : "  (disabled) ") + rule.text + "  matched " +
-                        std::to_string(rule.matches),
-                    {{"number", rule.number},
-                     {"rule", rule.text},
-                     {"enabled", rule.enabled},
-                     {"matches", rule.matches}});
+        output_.say(
+            "rule",
+            number + (rule.enabled ? "  " : "  (disabled) ") + rule.text + "  matched " + std::to_string(rule.matches),
+            {{"number", rule.number}, {"rule", rule.text}, {"enabled", rule.enabled}, {"matches", rule.matches}});
     }
     return ok();
 }
@@ -395,13 +393,14 @@ std::vector<std::string> Session::completions(const std::vector<std::string>& be
     if (command == "rule" && before.size() == 1)
         return {"stop", "through", "drop", "fail", "tear", "delay", "reorder", "corrupt"};
     if (command == "rule" || command == "break") {
-        words = {"read", "write", "flush", "discard", "zero", "any", "at", "size", "nth", "every", "once", "number",
-                 "fua", "meta", "sync", "data", "after-flush", "flushes"};
+        words = {"read",  "write", "flush",  "discard", "zero", "any",  "at",   "size",        "nth",
+                 "every", "once",  "number", "fua",     "meta", "sync", "data", "after-flush", "flushes"};
         if (before.back() == "break" || before.back() == "stop") words.insert(words.end(), {"before", "after"});
         if (before.back() == "fail") words.insert(words.end(), {"EIO", "ENOSPC", "ETIMEDOUT", "EREMOTEIO", "ENOLINK"});
         return words;
     }
-    if (command == "run") return before.size() == 1 ? std::vector<std::string>{"to"} : std::vector<std::string>{"flush"};
+    if (command == "run")
+        return before.size() == 1 ? std::vector<std::string>{"to"} : std::vector<std::string>{"flush"};
     if (command == "fail") return {"EIO", "ENOSPC", "ETIMEDOUT", "EREMOTEIO", "ENOLINK"};
     if (command == "release" || command == "order") return {"random", "reverse", "same"};
     if (command == "wait") return {"stop"};

@@ -12,8 +12,7 @@ constexpr std::uint64_t page_sectors = 4096 / sector_bytes;
 
 class LogStore final : public Store {
 public:
-    LogStore(LogWriter& writer, unsigned destination) : writer_(writer), destination_(destination) {}
-    unsigned destination() const override { return destination_; }
+    explicit LogStore(LogWriter& writer) : writer_(writer) {}
     Result<std::uint64_t> reserve(std::uint64_t sectors) override {
         const auto offset = writer_.reserve(sectors);
         if (!offset) return offset.error();
@@ -30,17 +29,14 @@ public:
 
 private:
     LogWriter& writer_;
-    const unsigned destination_;
 };
 
 // Fresh places follow each other through a huge sparse file; what is released becomes a
 // hole. No place is used twice, so that nothing late can damage another's data.
 class MemoryStore final : public Store {
 public:
-    MemoryStore(int fd, unsigned destination, std::uint64_t limit)
-        : fd_(fd), destination_(destination), limit_(limit / sector_bytes) {}
+    MemoryStore(int fd, std::uint64_t limit) : fd_(fd), limit_(limit / sector_bytes) {}
     ~MemoryStore() override { close(fd_); }
-    unsigned destination() const override { return destination_; }
 
     Result<std::uint64_t> reserve(std::uint64_t sectors) override {
         const std::uint64_t whole = (sectors + page_sectors - 1) / page_sectors * page_sectors;
@@ -77,18 +73,17 @@ public:
 
 private:
     const int fd_;
-    const unsigned destination_;
     const std::uint64_t limit_;
     std::uint64_t used_ = 0, next_ = 0;
 };
 
 }  // namespace
 
-std::unique_ptr<Store> make_log_store(LogWriter& writer, unsigned destination) {
-    return std::make_unique<LogStore>(writer, destination);
+std::unique_ptr<Store> make_log_store(LogWriter& writer) {
+    return std::make_unique<LogStore>(writer);
 }
 
-Result<std::unique_ptr<Store>> make_memory_store(unsigned destination, std::uint64_t limit) {
+Result<std::unique_ptr<Store>> make_memory_store(std::uint64_t limit) {
     const int fd = memfd_create("dmu-debug", MFD_CLOEXEC);
     if (fd < 0) return system_error("making a file in memory for held data");
     if (ftruncate(fd, static_cast<off_t>(MemoryStore::file_bytes)) != 0) {
@@ -96,7 +91,7 @@ Result<std::unique_ptr<Store>> make_memory_store(unsigned destination, std::uint
         close(fd);
         return error;
     }
-    return std::unique_ptr<Store>(std::make_unique<MemoryStore>(fd, destination, limit));
+    return std::unique_ptr<Store>(std::make_unique<MemoryStore>(fd, limit));
 }
 
 }  // namespace dmu::debug

@@ -19,7 +19,8 @@ class Store {
 public:
     virtual ~Store() = default;
     // Its number as a destination.
-    virtual unsigned destination() const = 0;
+    unsigned destination() const { return destination_; }
+    void set_destination(unsigned number) { destination_ = number; }
     // A fresh place of so many sectors. Code::no_space.
     virtual Result<std::uint64_t> reserve(std::uint64_t sectors) = 0;
     // The place is not needed any more. A log keeps it all the same.
@@ -27,12 +28,15 @@ public:
     virtual Status read(std::uint64_t at, std::span<std::byte> into) = 0;
     virtual Status write(std::uint64_t at, std::span<const std::byte> data) = 0;
     virtual int descriptor() const = 0;
+
+private:
+    unsigned destination_ = 0;
 };
 
 // In the log's file "data". The writer must outlive it.
-std::unique_ptr<Store> make_log_store(LogWriter& writer, unsigned destination);
+std::unique_ptr<Store> make_log_store(LogWriter& writer);
 
 // In memory, given back as it is released; at most limit bytes at a time.
-Result<std::unique_ptr<Store>> make_memory_store(unsigned destination, std::uint64_t limit);
+Result<std::unique_ptr<Store>> make_memory_store(std::uint64_t limit);
 
 }  // namespace dmu::debug

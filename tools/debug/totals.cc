@@ -35,8 +35,8 @@ std::string totals_text(const Totals& totals) {
     const struct {
         std::uint64_t number;
         const char* what;
-    } done[] = {{totals.stopped, "stopped"}, {totals.dropped, "dropped"}, {totals.failed, "failed"},
-                {totals.torn, "torn"},       {totals.delayed, "delayed"}, {totals.held, "held"},
+    } done[] = {{totals.stopped, "stopped"},    {totals.dropped, "dropped"}, {totals.failed, "failed"},
+                {totals.torn, "torn"},          {totals.delayed, "delayed"}, {totals.held, "held"},
                 {totals.corrupted, "corrupted"}};
     std::string list;
     for (const auto& entry : done)
