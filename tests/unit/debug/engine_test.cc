@@ -341,7 +341,7 @@ TEST_F(EngineTest, DataOfTheStoppedWriteIsFetched) {
     settle();
     EXPECT_EQ(seen, filled(1, 0x41));
     EXPECT_FALSE(ended(a));
-    act("tear 0+0");
+    act("tear 0+1");
 }
 
 // ----------------------------------------------------------------------- log
