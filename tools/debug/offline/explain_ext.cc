@@ -154,11 +154,16 @@ private:
         // A damaged tree may be a circle.
         for (int depth = 0; inode != EXT2_ROOT_INO && depth < 64; depth++) {
             const auto found = names_->find(inode);
-            if (found == names_->end()) return path.empty() ? "" : "..." + path;
+            if (found == names_->end()) return path.empty() ? special(inode) : "..." + path;
             path = "/" + found->second.name + path;
             inode = found->second.parent;
         }
         return path;
+    }
+
+    std::string special(::ext2_ino_t inode) const {
+        if (inode == EXT2_RESIZE_INO) return "<resize>";
+        return inode == fs_->super->s_journal_inum ? "<journal>" : "";
     }
 
     // ----------------------------------------------------------------- words ---
@@ -188,7 +193,7 @@ private:
             case What::owned:
                 break;
         }
-        if (is_journal(extent)) return journal_text(extent.first + block - found.start, data);
+        if (is_journal(extent)) return journal_text(extent.first + block - found.start, block, data);
         return owner_text(extent);
     }
 
@@ -210,7 +215,6 @@ private:
     std::string inode_table_text(std::uint64_t group, std::uint64_t block) {
         const auto per_block = block_ / EXT2_INODE_SIZE(fs_->super);
         const auto first = group * fs_->super->s_inodes_per_group + block * per_block + 1, last = first + per_block - 1;
-        auto text = "ext4 inodes " + std::to_string(first) + "-" + std::to_string(last);
         std::string names;
         constexpr int most = 4;
         int shown = 0;
@@ -223,7 +227,8 @@ private:
             }
             names += (names.empty() ? "" : ", ") + path;
         }
-        return names.empty() ? text : text + " (" + names + ")";
+        if (names.empty()) return "ext4 inode table of group " + std::to_string(group);
+        return "ext4 inodes " + std::to_string(first) + "-" + std::to_string(last) + " (" + names + ")";
     }
 
     // --------------------------------------------------------------- journal ---
@@ -235,10 +240,17 @@ private:
         if (::io_channel_read_blk64(fs_->io, block, 1, raw.data()) == 0) journal_ = JournalFormat::of_super(raw);
     }
 
-    std::string journal_text(std::uint64_t number, std::span<const std::byte> data) {
-        const auto place = "ext4 journal block " + std::to_string(number) + ": ";
-        if (data.size() < block_) return place + "not looked at";
+    std::string journal_text(std::uint64_t number, std::uint64_t block, std::span<const std::byte> data) {
+        std::vector<std::byte> raw;
+        if (data.size() < block_) {
+            raw.resize(block_);
+            if (::io_channel_read_blk64(fs_->io, block, 1, raw.data()) == 0) data = raw;
+        }
+        if (data.size() < block_) return "ext4 journal, unreadable";
         const auto kind = journal_.examine(data.first(block_));
+        // Without a number, so that neighbours are one.
+        if (kind.text.empty()) return "ext4 journal: contents";
+        const auto place = "ext4 journal block " + std::to_string(number) + ": ";
         auto text = place + kind.text;
         constexpr std::size_t most = 6;
         for (std::size_t i = 0; i < kind.blocks.size() && i < most; i++)

@@ -61,7 +61,7 @@ std::vector<std::uint64_t> revoked(const JournalFormat& format, std::span<const 
 }  // namespace
 
 JournalBlock JournalFormat::examine(std::span<const std::byte> block) const {
-    if (block.size() < 1024 || load_be<std::uint32_t>(block, 0) != magic) return {"contents", {}};
+    if (block.size() < 1024 || load_be<std::uint32_t>(block, 0) != magic) return {};
     const auto transaction = " of transaction " + std::to_string(load_be<std::uint32_t>(block, 8));
     switch (load_be<std::uint32_t>(block, 4)) {
         case descriptor:
@@ -79,7 +79,7 @@ JournalBlock JournalFormat::examine(std::span<const std::byte> block) const {
         case revocation:
             return {"revocation" + transaction, revoked(*this, block)};
         default:
-            return {"contents", {}};
+            return {};
     }
 }
 

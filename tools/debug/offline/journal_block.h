@@ -11,7 +11,7 @@
 namespace dmu::debug {
 
 struct JournalBlock {
-    std::string text;                   // "commit of transaction 7"
+    std::string text;                   // "commit of transaction 7"; "": one of the blocks that it holds
     std::vector<std::uint64_t> blocks;  // of a descriptor: what the blocks behind it are versions of; of a revocation
 };
 

@@ -118,7 +118,7 @@ public:
 private:
     Status add(const Applied& one) {
         const auto& record = *one.record;
-        const auto sector = record.op == Op::flush || record.op == Op::mark ? 0 : record.sector + one.first;
+        const auto sector = record.sector + one.first;
         if (sector * sector_bytes % unit_ != 0 || one.count * sector_bytes % unit_ != 0)
             return Error{Code::unsupported, "record " + std::to_string(record.number) + " is not of whole blocks of " +
                                                 std::to_string(unit_) + " bytes; the format has no words for that"};
@@ -240,7 +240,7 @@ private:
     Status add(const Entry& entry, std::uint64_t at) {
         if ((entry.flags & entry_mark) != 0) return add_mark(entry, at);
         if ((entry.flags & entry_flush) != 0) {
-            auto flush = record({}, Op::flush);
+            auto flush = record({entry.sector, 0, 0, 0}, Op::flush);
             if (auto done = writer_->append(flush); !done) return done;
         }
         if (entry.sectors == 0) return ok();
