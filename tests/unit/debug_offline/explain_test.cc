@@ -156,7 +156,7 @@ TEST(JournalBlock, ListsTheTagsOfADescriptor) {
     store_be<std::uint32_t>(wide, 36, 1);
     EXPECT_THAT((JournalFormat{true, false, true}.examine(wide).blocks), ElementsAre(5, (1ull << 32) + 6));
     // Without an end it ends with the block.
-    EXPECT_EQ((JournalFormat{true, false, true}.examine(journal_block(1, 3)).blocks.size()), 31u);
+    EXPECT_EQ((JournalFormat{true, false, true}.examine(journal_block(1, 3)).blocks.size()), 32u);
 }
 
 TEST(JournalBlock, ListsRevokedBlocks) {

@@ -3,6 +3,7 @@
 #include "tools/debug/explain.h"
 
 #include <blkid/blkid.h>
+#include <fcntl.h>
 
 #include "tools/debug/offline/explain_parts.h"
 
@@ -28,6 +29,8 @@ public:
     explicit DeviceExplainer(ImageFile file) : file_(std::move(file)) { refresh(); }
 
     void refresh() override {
+        // What went to the device below the page cache is not to be hidden by it.
+        ::posix_fadvise(file_.descriptor(), 0, 0, POSIX_FADV_DONTNEED);
         wholes_.clear();
         table_ = Ranges<std::string>();
         if (!read_partitions()) add_whole(0, file_.sectors(), "");
