@@ -226,7 +226,8 @@ static int ioctl_hello(void __user *argument)
 	if (copy_from_user(&hello, argument, sizeof(hello)))
 		return -EFAULT;
 	hello.version = min_t(u32, hello.version, DMU_VERSION);
-	hello.features = DMU_FEATURE_LOG | DMU_FEATURE_FILES | DMU_FEATURE_ONCE | DMU_FEATURE_LEASES;
+	hello.features = DMU_FEATURE_LOG | DMU_FEATURE_FILES | DMU_FEATURE_ONCE | DMU_FEATURE_LEASES |
+			 DMU_FEATURE_MIRROR | DMU_FEATURE_RETURN | DMU_FEATURE_ASK_FLUSH;
 	return copy_to_user(argument, &hello, sizeof(hello)) ? -EFAULT : 0;
 }
 

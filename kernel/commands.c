@@ -16,10 +16,10 @@ static int check_range(const struct dmu_key *key, const struct dmu_command *cmd)
 	return 0;
 }
 
-/* The destination of a range, with the whole of it inside. */
-static struct dmu_dest *find_place(struct dmu_key *key, const struct dmu_command *cmd, bool writable)
+/* A destination, with the whole of a range inside. */
+static struct dmu_dest *find_dest(struct dmu_key *key, u32 number, u64 physical, u64 length, bool writable)
 {
-	struct dmu_dest *dest = xa_load(&key->dests, cmd->destination);
+	struct dmu_dest *dest = xa_load(&key->dests, number);
 	u64 sectors;
 
 	if (!dest)
@@ -27,9 +27,25 @@ static struct dmu_dest *find_place(struct dmu_key *key, const struct dmu_command
 	if (dest->flags & DMU_DEST_HOLD || (writable && dest->flags & DMU_DEST_READ_ONLY))
 		return ERR_PTR(-EINVAL);
 	sectors = dmu_dest_sectors(dest);
-	if (cmd->physical > sectors || cmd->length > sectors - cmd->physical)
+	if (physical > sectors || length > sectors - physical)
 		return ERR_PTR(-ERANGE);
 	return dest;
+}
+
+static struct dmu_dest *find_place(struct dmu_key *key, const struct dmu_command *cmd, bool writable)
+{
+	return find_dest(key, cmd->destination, cmd->physical, cmd->length, writable);
+}
+
+#define MAP_FLAGS	(DMU_MAP_WRITABLE | DMU_MAP_ONCE | DMU_MAP_MIRROR | DMU_MAP_RETURN | DMU_MAP_TELL)
+
+static bool map_flags_agree(const struct dmu_command *cmd)
+{
+	if (cmd->flags & ~MAP_FLAGS)
+		return false;
+	if (cmd->flags & DMU_MAP_RETURN && !(cmd->flags & DMU_MAP_ONCE))
+		return false;
+	return cmd->kind == DMU_KIND_LINEAR || !(cmd->flags & (DMU_MAP_MIRROR | DMU_MAP_RETURN | DMU_MAP_TELL));
 }
 
 static int make_attr(struct dmu_key *key, const struct dmu_command *cmd, struct dmu_attr *attr)
@@ -45,8 +61,15 @@ static int make_attr(struct dmu_key *key, const struct dmu_command *cmd, struct 
 	attr->pool = cmd->pool;
 	if (cmd->pool != DMU_NO_POOL && !dmu_pool_exists(key, cmd->pool))
 		return -ENOENT;
+	attr->tell = cmd->flags & DMU_MAP_TELL;
 	attr->dest = placed ? find_place(key, cmd, attr->writable) : NULL;
-	return PTR_ERR_OR_ZERO(attr->dest);
+	attr->mirror = NULL;
+	attr->distance = 0;
+	if (IS_ERR(attr->dest) || !(cmd->flags & DMU_MAP_MIRROR))
+		return PTR_ERR_OR_ZERO(attr->dest);
+	attr->mirror = find_dest(key, cmd->destination2, cmd->physical2, cmd->length, true);
+	attr->distance = cmd->physical2 - cmd->physical;
+	return PTR_ERR_OR_ZERO(attr->mirror);
 }
 
 static int intern(struct dmu_key *key, const struct dmu_attr *attr)
@@ -64,6 +87,7 @@ static void map_once(struct dmu_key *key, struct dmu_io *io, const struct dmu_co
 		     const struct dmu_attr *attr)
 {
 	u64 start = dmu_io_start(io), stop = cmd->start + cmd->length;
+	u64 physical = cmd->physical + (start - cmd->start);
 
 	if (start < cmd->start || start >= stop) {
 		dmu_io_queue(io);
@@ -77,7 +101,14 @@ static void map_once(struct dmu_key *key, struct dmu_io *io, const struct dmu_co
 	}
 	if (attr->dest) {
 		dmu_phase_get(key, &io->phase);
-		dmu_io_issue(io, attr->dest, cmd->physical + (start - cmd->start));
+		if (cmd->flags & DMU_MAP_RETURN || attr->tell || attr->mirror || dmu_io_is_trim(io)) {
+			/* Another channel's device may lie below, of this very mapper: not from here. */
+			dmu_route_set(io, attr, physical, cmd->flags & DMU_MAP_RETURN);
+			io->route.answered = cmd->id;
+			dmu_route_queue(io);
+		} else {
+			dmu_io_issue(io, attr->dest, physical);
+		}
 		return;
 	}
 	if (attr->kind == DMU_KIND_ZERO && !op_is_write(bio_op(io->bio)))
@@ -123,11 +154,8 @@ static int command_map(struct dmu_key *key, const struct dmu_command *cmd)
 
 	if (error)
 		return error;
-	if (cmd->kind < DMU_KIND_LINEAR || cmd->kind > DMU_KIND_ERROR ||
-	    cmd->flags & ~(DMU_MAP_WRITABLE | DMU_MAP_ONCE | DMU_MAP_MIRROR))
+	if (cmd->kind < DMU_KIND_LINEAR || cmd->kind > DMU_KIND_ERROR || !map_flags_agree(cmd))
 		return -EINVAL;
-	if (cmd->flags & DMU_MAP_MIRROR)
-		return -EOPNOTSUPP;
 	error = make_attr(key, cmd, &attr);
 	if (error)
 		return error;
@@ -232,23 +260,36 @@ static int command_place(struct dmu_key *key, const struct dmu_command *cmd)
 	return 0;
 }
 
+/* What the mapper has let go. */
+static void end_done(struct dmu_io *io)
+{
+	if (bio_op(io->bio) == REQ_OP_READ && !(io->returned && !dmu_route_status(&io->route)))
+		zero_fill_bio(io->bio);
+	if (bio_op(io->bio) == REQ_OP_WRITE)
+		dmu_io_written(io);
+	else
+		dmu_io_end(io, 0);
+}
+
 static int command_end(struct dmu_key *key, const struct dmu_command *cmd)
 {
+	bool done = cmd->type == DMU_CMD_DONE;
 	struct dmu_io *io, *next;
 	struct dmu_miss *miss;
-	blk_status_t status = 0;
+	blk_status_t status;
 	LIST_HEAD(ios);
+	int answered;
 
-	if (cmd->type == DMU_CMD_FAIL) {
-		if (!cmd->error || cmd->error > MAX_ERRNO)
-			return -EINVAL;
-		status = errno_to_blk_status(-(int)cmd->error);
-		if (dmu_flush_fail(key, cmd->id, status))
-			return 0;
-	}
+	if (!done && (!cmd->error || cmd->error > MAX_ERRNO))
+		return -EINVAL;
+	status = done ? BLK_STS_OK : errno_to_blk_status(-(int)cmd->error);
+	answered = dmu_flush_answer(key, cmd->id, done, status);
+	if (answered)
+		return min(answered, 0);
 	spin_lock_irq(&key->lock);
 	miss = dmu_miss_find(key, cmd->id);
-	if (miss && cmd->type == DMU_CMD_DONE && miss->op != DMU_OP_DISCARD && miss->op != DMU_OP_ZERO) {
+	/* Others wait for the map. */
+	if (miss && done && !miss->ask) {
 		spin_unlock_irq(&key->lock);
 		return -EINVAL;
 	}
@@ -256,7 +297,10 @@ static int command_end(struct dmu_key *key, const struct dmu_command *cmd)
 	spin_unlock_irq(&key->lock);
 	list_for_each_entry_safe(io, next, &ios, node) {
 		list_del_init(&io->node);
-		dmu_io_end(io, status);
+		if (done)
+			end_done(io);
+		else
+			dmu_io_end(io, status);
 	}
 	end_miss(miss);
 	return 0;

@@ -181,7 +181,8 @@ static bool is_mapped(struct dmu_key *key, struct dmu_dest *dest)
 	for (; at < ~0ull; at += run) {
 		u64 value = dmu_look_up(key, at, &run);
 
-		if (value != DMU_VALUE_NONE && dmu_attr(key, value)->dest == dest)
+		if (value != DMU_VALUE_NONE &&
+		    (dmu_attr(key, value)->dest == dest || dmu_attr(key, value)->mirror == dest))
 			return true;
 		cond_resched();
 	}

@@ -10,7 +10,8 @@
  * once: look-up under RCU, a reference on the phase, off to the destination.
  * All else goes to a worker, dmu_io_process(), which may cut the bio, and
  * either issues a piece or lets it wait on a miss (miss.c). A miss becomes a
- * fill (fill.c) when the mapper has given it a place.
+ * fill (fill.c) when the mapper has given it a place. Mirrored writes, and what
+ * may come back to the mapper, go by clones (legs.c).
  *
  * Locks, outermost first: key->control (mutex: commands, destinations,
  * table), key->map_lock (mutex: updates of the map), key->lock (spinlock:
@@ -70,12 +71,29 @@ struct dmu_attr {
 	bool writable;
 	u8 discard;
 	u8 zeroes;
+	bool tell;			/* what fails there comes back */
+	u8 straight;			/* DMU_STRAIGHT_*, made of the rest */
 	u32 pool;
 	struct dmu_dest *dest;
+	struct dmu_dest *mirror;	/* NULL: none */
+	u64 distance;			/* from physical to the place on the mirror, modulo 2^64 */
 };
+
+/* Its bio itself goes to dest, and nothing else is to be done. */
+#define DMU_STRAIGHT_READ	1
+#define DMU_STRAIGHT_WRITE	2
 
 #define DMU_ATTR_BLOCK		256
 #define DMU_ATTR_BLOCKS		((DMU_TAG_MAX + 1) / DMU_ATTR_BLOCK)
+
+/* Where a request's legs go, and what came of it; see legs.c. */
+struct dmu_route {
+	struct dmu_dest *dest[2];	/* the second: of a mirror, or NULL */
+	u64 physical[2];
+	u64 answered;			/* the miss that sent it there, 0: the map did */
+	u32 flags;			/* DMU_MAP_RETURN, DMU_MAP_TELL */
+	blk_status_t status[2];
+};
 
 struct dmu_io {
 	struct dmu_key *key;
@@ -84,8 +102,11 @@ struct dmu_io {
 	struct list_head node;		/* in a miss's, or a list to be woken */
 	struct dmu_dest *dest;		/* when issued to a file */
 	u64 position;			/* in it, bytes */
-	struct kiocb iocb;
-	atomic_t holders;		/* submission and completion */
+	union {
+		struct kiocb iocb;
+		struct dmu_route route;
+	};
+	atomic_t holders;		/* submission and completion; or legs under way */
 	long result;
 	union {
 		struct work_struct work;
@@ -94,6 +115,8 @@ struct dmu_io {
 	};
 	u8 phase;
 	bool flush_after;		/* a FUA write that must wait for a commit */
+	bool is_leg;			/* of a request, which tells how it ended */
+	bool returned;			/* it has been on its route and is back */
 };
 
 /* Queued in key->events until read. */
@@ -143,6 +166,8 @@ struct dmu_miss {
 	bool sequential;
 	bool mapped;		/* it was seen where the miss starts: only a place is wanted */
 	bool told;		/* the mapper has read of it */
+	u32 flags;		/* DMU_MISS_*, from RETURNED on */
+	u64 answered;		/* returned: the miss whose answer sent it */
 
 	/* from the place that was given, or taken from a lease */
 	struct dmu_dest *dest;
@@ -189,6 +214,7 @@ struct dmu_flush {
 	u64 sequence;
 	struct dmu_io *io;	/* NULL: to make room in the log */
 	bool told;
+	bool asked;		/* nothing to commit: it wants DONE */
 };
 
 struct dmu_drain {
@@ -212,6 +238,7 @@ struct dmu_key {
 	unsigned int tables;
 	u64 sectors;
 	u32 grain;
+	bool ask_flush;			/* of the active table */
 
 	struct mutex map_lock;
 	struct dmu_map map;
@@ -271,6 +298,7 @@ extern struct workqueue_struct *dmu_wq;
 extern struct bio_set dmu_bios;		/* pieces */
 extern struct bio_set dmu_sync_bios;	/* of which a worker has one at a time */
 extern struct bio_set dmu_fill_bios;	/* which end by themselves */
+extern struct bio_set dmu_leg_bios[2];	/* so do these */
 extern mempool_t dmu_miss_pool;
 extern mempool_t dmu_page_pool;
 
@@ -322,6 +350,7 @@ void dmu_io_end(struct dmu_io *io, blk_status_t status);
 void dmu_io_written(struct dmu_io *io);
 void dmu_io_issue(struct dmu_io *io, struct dmu_dest *dest, u64 physical);
 struct dmu_io *dmu_io_split(struct dmu_io *io, u64 sectors);
+void dmu_io_init_part(struct dmu_io *part, struct dmu_io *io, struct bio *bio);
 unsigned int dmu_piece_front_pad(void);
 void dmu_phase_put(struct dmu_key *key, u8 *phase);
 void dmu_phase_get(struct dmu_key *key, u8 *phase);
@@ -336,8 +365,22 @@ static inline u64 dmu_io_stop(const struct dmu_io *io)
 	return bio_end_sector(io->bio);
 }
 
+static inline bool dmu_io_is_trim(const struct dmu_io *io)
+{
+	return bio_op(io->bio) == REQ_OP_DISCARD || bio_op(io->bio) == REQ_OP_WRITE_ZEROES;
+}
+
+/* legs.c */
+void dmu_route_set(struct dmu_io *io, const struct dmu_attr *attr, u64 physical, u32 flags);
+bool dmu_route_send(struct dmu_io *io, gfp_t gfp);
+void dmu_route_queue(struct dmu_io *io);
+void dmu_route_ended(struct dmu_io *io);
+blk_status_t dmu_route_status(const struct dmu_route *route);
+unsigned int dmu_leg_front_pad(void);
+
 /* trim.c */
 void dmu_trim(struct dmu_io *io);
+void dmu_trim_route(struct dmu_io *io);
 
 /* file.c */
 void dmu_file_init(void);
@@ -373,6 +416,7 @@ void dmu_lease_free(struct dmu_key *key);
 
 /* miss.c */
 enum dmu_waiting dmu_miss_wait(struct dmu_io *io, u8 op, u64 seen);
+void dmu_miss_return(struct dmu_io *io);
 void dmu_miss_mapped(struct dmu_key *key, u64 start, u64 stop);
 struct dmu_miss *dmu_miss_take(struct dmu_key *key, u64 id, struct list_head *ios);
 struct dmu_miss *dmu_miss_find(struct dmu_key *key, u64 id);
@@ -398,7 +442,7 @@ void dmu_log_press(struct dmu_key *key);
 void dmu_log_committed(struct dmu_key *key, u64 sequence);
 void dmu_log_start_waiters(struct dmu_key *key, struct list_head *ready);
 void dmu_flush(struct dmu_io *io);
-bool dmu_flush_fail(struct dmu_key *key, u64 id, blk_status_t status);
+int dmu_flush_answer(struct dmu_key *key, u64 id, bool done, blk_status_t status);
 void dmu_flush_end_all(struct dmu_key *key, blk_status_t status);
 void dmu_log_replay(struct dmu_key *key);
 void dmu_flush_replay(struct dmu_key *key);

@@ -41,10 +41,40 @@ static void count_hit(struct dmu_key *key, struct bio *bio)
 		this_cpu_inc(key->counts->hits_read);
 }
 
+static u8 straight_of(const struct bio *bio)
+{
+	return op_is_write(bio_op(bio)) ? DMU_STRAIGHT_WRITE : DMU_STRAIGHT_READ;
+}
+
 /* FUA asks that the mapping be durable too, which here means a commit. */
 static bool wants_commit(const struct dmu_key *key, const struct bio *bio)
 {
 	return bio->bi_opf & REQ_FUA && READ_ONCE(key->sequence) != READ_ONCE(key->committed);
+}
+
+/* A hit of which more is to be done than to send it on. false: not here. */
+static bool map_route(struct dmu_io *io, const struct dmu_attr *attr, u64 value, u64 run)
+{
+	struct bio *bio = io->bio;
+
+	if (attr->kind != DMU_KIND_LINEAR || (op_is_write(bio_op(bio)) && !attr->writable) || bio->bi_opf & REQ_NOWAIT)
+		return false;
+	if (run < bio_sectors(bio))
+		dm_accept_partial_bio(bio, run);
+	count_hit(io->key, bio);
+	dmu_route_set(io, attr, dmu_value_physical(value), 0);
+	if (!dmu_route_send(io, GFP_NOWAIT | __GFP_NOWARN))
+		dmu_route_queue(io);
+	return true;
+}
+
+static void map_zero(struct dmu_key *key, struct bio *bio, u64 run)
+{
+	if (run < bio_sectors(bio))
+		dm_accept_partial_bio(bio, run);
+	zero_fill_bio(bio);
+	count_hit(key, bio);
+	bio_endio(bio);
 }
 
 int dmu_io_map(struct dmu_key *key, struct bio *bio, struct dmu_io *io)
@@ -58,6 +88,8 @@ int dmu_io_map(struct dmu_key *key, struct bio *bio, struct dmu_io *io)
 	io->parent = NULL;
 	io->phase = DMU_NO_PHASE;
 	io->flush_after = false;
+	io->is_leg = false;
+	io->returned = false;
 	if (unlikely((op != REQ_OP_READ && op != REQ_OP_WRITE) || bio->bi_opf & REQ_PREFLUSH))
 		goto slow;
 
@@ -66,19 +98,15 @@ int dmu_io_map(struct dmu_key *key, struct bio *bio, struct dmu_io *io)
 	value = dmu_map_look_up(&key->map, dmu_io_start(io), &run);
 	rcu_read_unlock();
 	attr = dmu_attr(key, value);
-	if (value == DMU_VALUE_NONE || wants_commit(key, bio))
+	if (wants_commit(key, bio))
 		goto slow;
-	if (attr->kind == DMU_KIND_ZERO && op == REQ_OP_READ) {
-		if (run < bio_sectors(bio))
-			dm_accept_partial_bio(bio, run);
-		zero_fill_bio(bio);
-		count_hit(key, bio);
-		bio_endio(bio);
+	if (!(attr->straight & straight_of(bio))) {
+		if (attr->kind == DMU_KIND_ZERO && op == REQ_OP_READ)
+			map_zero(key, bio, run);
+		else if (!map_route(io, attr, value, run))
+			goto slow;
 		return DM_MAPIO_SUBMITTED;
 	}
-	if (!(attr->kind == DMU_KIND_LINEAR && (op == REQ_OP_READ || attr->writable)) &&
-	    !(attr->kind == DMU_KIND_COW && op == REQ_OP_READ))
-		goto slow;
 	if (run < bio_sectors(bio))
 		dm_accept_partial_bio(bio, run);
 	count_hit(key, bio);
@@ -111,7 +139,7 @@ slow:
 void dmu_io_end(struct dmu_io *io, blk_status_t status)
 {
 	if (status) {
-		if (status != BLK_STS_DM_REQUEUE)
+		if (status != BLK_STS_DM_REQUEUE && !io->is_leg)
 			atomic64_inc(&io->key->errors);
 		io->bio->bi_status = status;
 	}
@@ -152,6 +180,18 @@ static void piece_ended(struct bio *bio)
 	bio_endio(parent);
 }
 
+/* A bio of our own that does a part of a request. */
+void dmu_io_init_part(struct dmu_io *part, struct dmu_io *io, struct bio *bio)
+{
+	part->key = io->key;
+	part->bio = bio;
+	part->parent = io->bio;
+	part->phase = DMU_NO_PHASE;
+	part->flush_after = false;
+	part->is_leg = false;
+	part->returned = false;
+}
+
 /*
  * Cuts the first sectors off as a request of its own; io is what remains, and
  * ends when the piece has ended too. The phase stays with io.
@@ -163,10 +203,7 @@ struct dmu_io *dmu_io_split(struct dmu_io *io, u64 sectors)
 
 	bio->bi_end_io = piece_ended;
 	bio_inc_remaining(io->bio);
-	piece->io.key = io->key;
-	piece->io.bio = bio;
-	piece->io.parent = io->bio;
-	piece->io.phase = DMU_NO_PHASE;
+	dmu_io_init_part(&piece->io, io, bio);
 	piece->io.flush_after = io->flush_after;
 	return &piece->io;
 }
@@ -176,8 +213,10 @@ static void process_work(struct work_struct *work)
 	dmu_io_process(container_of(work, struct dmu_io, work));
 }
 
+/* To be looked up, maybe again: what its I/O came to before does not count. */
 void dmu_io_queue(struct dmu_io *io)
 {
+	io->returned = false;
 	INIT_WORK(&io->work, process_work);
 	queue_work(dmu_wq, &io->work);
 }
@@ -258,14 +297,26 @@ static bool wait_for_place(struct dmu_io *io, bool write, u64 value, enum todo t
 	if (todo == TODO_PLACE)
 		waiting = dmu_lease_write(io, value);
 	if (waiting == DMU_NO_LEASE) {
+		/* The mapper is told of it, and says when it ends: no flush comes of it. */
+		if (todo == TODO_ASK && io->flush_after) {
+			io->flush_after = false;
+			io->bio->bi_opf |= REQ_FUA;
+		}
 		dmu_phase_put(io->key, &io->phase);
 		waiting = dmu_miss_wait(io, write ? DMU_OP_WRITE : DMU_OP_READ, value);
 	}
 	return waiting != DMU_LOOK_AGAIN;
 }
 
-static void issue(struct dmu_io *io, struct dmu_dest *dest, u64 physical)
+static void issue(struct dmu_io *io, const struct dmu_attr *attr, u64 physical)
 {
+	struct dmu_dest *dest = attr->dest;
+
+	if (!(attr->straight & straight_of(io->bio))) {
+		dmu_route_set(io, attr, physical, 0);
+		dmu_route_send(io, GFP_NOIO);
+		return;
+	}
 	/* A remapped bio would end without coming back here. */
 	if (io->flush_after && dest->bdev) {
 		io->bio->bi_status = errno_to_blk_status(dmu_rw_bio(dest, physical, io->bio));
@@ -297,7 +348,7 @@ static void process_rw(struct dmu_io *io)
 		}
 		switch (todo) {
 		case TODO_ISSUE:
-			issue(piece, dmu_attr(key, value)->dest, dmu_value_physical(value));
+			issue(piece, dmu_attr(key, value), dmu_value_physical(value));
 			break;
 		case TODO_ZERO:
 			zero_fill_bio(piece->bio);

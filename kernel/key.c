@@ -178,12 +178,20 @@ void dmu_key_put(struct dmu_key *key)
 static bool same_attr(const struct dmu_attr *a, const struct dmu_attr *b)
 {
 	return a->kind == b->kind && a->writable == b->writable && a->discard == b->discard &&
-	       a->zeroes == b->zeroes && a->pool == b->pool && a->dest == b->dest;
+	       a->zeroes == b->zeroes && a->pool == b->pool && a->dest == b->dest && a->tell == b->tell &&
+	       a->mirror == b->mirror && a->distance == b->distance;
 }
 
 static struct dmu_attr *attr_slot(struct dmu_key *key, unsigned int tag)
 {
 	return &key->attrs[tag / DMU_ATTR_BLOCK][tag % DMU_ATTR_BLOCK];
+}
+
+static u8 straight(const struct dmu_attr *attr)
+{
+	if (attr->tell || (attr->kind != DMU_KIND_LINEAR && attr->kind != DMU_KIND_COW))
+		return 0;
+	return DMU_STRAIGHT_READ | (attr->writable && !attr->mirror ? DMU_STRAIGHT_WRITE : 0);
 }
 
 /*
@@ -208,6 +216,7 @@ int dmu_attr_intern(struct dmu_key *key, const struct dmu_attr *want)
 			return -ENOMEM;
 	}
 	*attr_slot(key, tag) = *want;
+	attr_slot(key, tag)->straight = straight(want);
 	key->attr_count = tag;
 	return tag;
 }

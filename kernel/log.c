@@ -107,7 +107,7 @@ void dmu_log_committed(struct dmu_key *key, u64 sequence)
 	WRITE_ONCE(key->committed, max(key->committed, sequence));
 	trace_dmu_commit(key->name, sequence, 0, 0, 0);
 	list_for_each_entry_safe(flush, after, &key->flushes, list) {
-		if (flush->sequence > key->committed)
+		if (flush->asked || flush->sequence > key->committed)
 			continue;
 		dmu_event_drop(&flush->event);
 		if (!flush->io)
@@ -155,7 +155,9 @@ static void flush_now(struct dmu_key *key, struct dmu_io *io)
 	flush->sequence = sequence;
 	flush->io = io;
 	spin_lock_irq(&key->lock);
-	if (sequence <= key->committed)
+	/* The rest of a FUA write is not a flush of its own. */
+	flush->asked = key->ask_flush && io && !bio_sectors(io->bio) && sequence <= key->committed;
+	if (sequence <= key->committed && !flush->asked)
 		status = 0;
 	else if (key->failing || key->expired)
 		status = BLK_STS_IOERR;
@@ -249,15 +251,23 @@ void dmu_flush_end_all(struct dmu_key *key, blk_status_t status)
 	end_flushes(&ended, status);
 }
 
-/* The mapper can't make durable what a flush waits for: false if there is no such flush. */
-bool dmu_flush_fail(struct dmu_key *key, u64 id, blk_status_t status)
+/*
+ * The mapper's word on one flush: 1. 0: there is no such flush. -EINVAL: it is
+ * not done before its changes are committed.
+ */
+int dmu_flush_answer(struct dmu_key *key, u64 id, bool done, blk_status_t status)
 {
 	struct dmu_flush *flush, *found = NULL;
+	int error = 0;
 
 	spin_lock_irq(&key->lock);
 	list_for_each_entry(flush, &key->flushes, list) {
 		if (flush->id != id)
 			continue;
+		if (done && flush->sequence > key->committed) {
+			error = -EINVAL;
+			break;
+		}
 		found = flush;
 		dmu_event_drop(&found->event);
 		list_del(&found->list);
@@ -266,9 +276,10 @@ bool dmu_flush_fail(struct dmu_key *key, u64 id, blk_status_t status)
 		break;
 	}
 	spin_unlock_irq(&key->lock);
-	if (found)
-		end_flush(found, status);
-	return found;
+	if (!found)
+		return error;
+	end_flush(found, status);
+	return 1;
 }
 
 void dmu_log_replay(struct dmu_key *key)

@@ -26,8 +26,21 @@ static struct rb_root_cached *tree_of(struct dmu_miss *miss)
 	return is_write(miss) ? &miss->key->writes : &miss->key->reads;
 }
 
+/* What the mapper is told of how a request was sent. */
+static u32 io_flags(const struct dmu_io *io)
+{
+	blk_opf_t flags = io->bio->bi_opf;
+
+	return (flags & REQ_FUA || io->flush_after ? DMU_MISS_FUA : 0) | (flags & REQ_META ? DMU_MISS_META : 0) |
+	       (flags & REQ_SYNC ? DMU_MISS_SYNC : 0);
+}
+
 static void add_io(struct dmu_miss *miss, struct dmu_io *io)
 {
+	if (list_empty(&miss->ios))
+		miss->flags |= io_flags(io);
+	else
+		miss->flags &= io_flags(io) | ~(DMU_MISS_FUA | DMU_MISS_META | DMU_MISS_SYNC);
 	list_add_tail(&io->node, &miss->ios);
 	miss->key->pending++;
 }
@@ -108,8 +121,10 @@ static void open_miss(struct dmu_miss *miss, struct dmu_io *io, u8 op, bool ask)
 	miss->op = op;
 	miss->ask = ask;
 	miss->id = ++key->next_id;
-	miss->sequential = dmu_io_start(io) == key->last_miss_end;
-	key->last_miss_end = dmu_io_stop(io);
+	if (!io->returned) {
+		miss->sequential = dmu_io_start(io) == key->last_miss_end;
+		key->last_miss_end = dmu_io_stop(io);
+	}
 	if (!ask)
 		miss_tree_insert(miss, tree_of(miss));
 	hash_add(key->misses, &miss->hash, miss->id);
@@ -119,22 +134,28 @@ static void open_miss(struct dmu_miss *miss, struct dmu_io *io, u8 op, bool ask)
 	trace_dmu_miss(key->name, miss->id, miss->start, miss->last + 1 - miss->start, op);
 }
 
+/* Not 0: nothing may wait for the mapper now. */
+static blk_status_t may_not_wait(const struct dmu_key *key)
+{
+	lockdep_assert_held(&key->lock);
+	if (key->failing || key->expired)
+		return BLK_STS_IOERR;
+	return key->requeue ? BLK_STS_DM_REQUEUE : BLK_STS_OK;
+}
+
 /* "seen" is the value on which the caller decided to wait. */
 enum dmu_waiting dmu_miss_wait(struct dmu_io *io, u8 op, u64 seen)
 {
 	struct dmu_key *key = io->key;
 	struct dmu_miss *fresh = mempool_alloc(&dmu_miss_pool, GFP_NOIO), *miss = NULL;
 	enum dmu_waiting waiting = DMU_WAITS;
-	blk_status_t status = 0;
+	blk_status_t status;
 	bool ask;
 	u64 run;
 
 	spin_lock_irq(&key->lock);
 	ask = dmu_attr(key, seen)->kind == DMU_KIND_ASK || op == DMU_OP_DISCARD || op == DMU_OP_ZERO;
-	if (key->failing || key->expired)
-		status = BLK_STS_IOERR;
-	else if (key->requeue)
-		status = BLK_STS_DM_REQUEUE;
+	status = may_not_wait(key);
 	if (status) {
 		waiting = DMU_ENDED;
 	} else if (dmu_look_up(key, dmu_io_start(io), &run) != seen) {
@@ -156,6 +177,44 @@ enum dmu_waiting dmu_miss_wait(struct dmu_io *io, u8 op, u64 seen)
 	if (status)
 		dmu_io_end(io, status);
 	return waiting;
+}
+
+static u8 op_of(const struct dmu_io *io)
+{
+	switch (bio_op(io->bio)) {
+	case REQ_OP_READ:
+		return DMU_OP_READ;
+	case REQ_OP_DISCARD:
+		return DMU_OP_DISCARD;
+	case REQ_OP_WRITE_ZEROES:
+		return DMU_OP_ZERO;
+	default:
+		return DMU_OP_WRITE;
+	}
+}
+
+/* It has been where it was sent, and the mapper says what becomes of it. On a worker. */
+void dmu_miss_return(struct dmu_io *io)
+{
+	struct dmu_miss *miss = mempool_alloc(&dmu_miss_pool, GFP_NOIO);
+	const struct dmu_route *route = &io->route;
+	struct dmu_key *key = io->key;
+	blk_status_t status;
+
+	spin_lock_irq(&key->lock);
+	status = may_not_wait(key);
+	if (!status) {
+		open_miss(miss, io, op_of(io), true);
+		miss->flags |= DMU_MISS_RETURNED | (route->status[0] ? DMU_MISS_FIRST_FAILED : 0) |
+			       (route->status[1] ? DMU_MISS_SECOND_FAILED : 0);
+		miss->error = -blk_status_to_errno(dmu_route_status(route));
+		miss->answered = route->answered;
+	}
+	spin_unlock_irq(&key->lock);
+	if (status) {
+		mempool_free(miss, &dmu_miss_pool);
+		dmu_io_end(io, status);
+	}
 }
 
 struct dmu_miss *dmu_miss_find(struct dmu_key *key, u64 id)
@@ -269,7 +328,9 @@ void dmu_miss_describe(struct dmu_miss *miss, struct dmu_event *wire)
 	wire->length = miss->last + 1 - miss->start;
 	wire->op = miss->op;
 	wire->flags = (miss->sequential ? DMU_MISS_SEQUENTIAL : 0) | (miss->told ? DMU_MISS_AGAIN : 0) |
-		      (miss->mapped ? DMU_MISS_MAPPED : 0);
+		      (miss->mapped ? DMU_MISS_MAPPED : 0) | miss->flags;
+	wire->error = miss->error;
+	wire->sequence = miss->answered;
 	miss->told = true;
 }
 

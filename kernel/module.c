@@ -11,6 +11,7 @@ struct workqueue_struct *dmu_wq;
 struct bio_set dmu_bios;
 struct bio_set dmu_sync_bios;
 struct bio_set dmu_fill_bios;
+struct bio_set dmu_leg_bios[2];
 mempool_t dmu_miss_pool;
 mempool_t dmu_page_pool;
 
@@ -26,6 +27,12 @@ static int init_pools(void)
 	error = bioset_init(&dmu_fill_bios, 64, 0, BIOSET_NEED_BVECS);
 	if (error)
 		goto bad_fill;
+	error = bioset_init(&dmu_leg_bios[0], 64, dmu_leg_front_pad(), 0);
+	if (error)
+		goto bad_first;
+	error = bioset_init(&dmu_leg_bios[1], 64, dmu_leg_front_pad(), 0);
+	if (error)
+		goto bad_second;
 	error = mempool_init_kmalloc_pool(&dmu_miss_pool, 64, sizeof(struct dmu_miss));
 	if (error)
 		goto bad_miss;
@@ -34,6 +41,10 @@ static int init_pools(void)
 		return 0;
 	mempool_exit(&dmu_miss_pool);
 bad_miss:
+	bioset_exit(&dmu_leg_bios[1]);
+bad_second:
+	bioset_exit(&dmu_leg_bios[0]);
+bad_first:
 	bioset_exit(&dmu_fill_bios);
 bad_fill:
 	bioset_exit(&dmu_sync_bios);
@@ -47,6 +58,8 @@ static void exit_pools(void)
 	dmu_gather_exit();
 	mempool_exit(&dmu_page_pool);
 	mempool_exit(&dmu_miss_pool);
+	bioset_exit(&dmu_leg_bios[1]);
+	bioset_exit(&dmu_leg_bios[0]);
 	bioset_exit(&dmu_fill_bios);
 	bioset_exit(&dmu_sync_bios);
 	bioset_exit(&dmu_bios);

@@ -10,6 +10,7 @@ struct dmu_target {
 	u32 discard;		/* sectors; 0: not offered */
 	bool write_zeroes;
 	bool read_only;
+	bool ask_flush;
 	u32 logical;		/* bytes */
 	u32 physical;
 	u32 log_limit;
@@ -49,6 +50,10 @@ static int parse_option(struct dmu_target *target, struct dm_arg_set *args, cons
 		target->read_only = true;
 		return 0;
 	}
+	if (!strcasecmp(name, "ask_flush")) {
+		target->ask_flush = true;
+		return 0;
+	}
 	*error = "Unknown option";
 	return -EINVAL;
 }
@@ -73,7 +78,7 @@ static int check_options(struct dmu_target *target, struct dm_target *ti)
 
 static int parse_options(struct dmu_target *target, struct dm_target *ti, struct dm_arg_set *args)
 {
-	static const struct dm_arg count = { 0, 12, "Invalid number of options" };
+	static const struct dm_arg count = { 0, 13, "Invalid number of options" };
 	unsigned int left;
 	int error = 0;
 
@@ -253,13 +258,15 @@ static void userspace_presuspend_undo(struct dm_target *ti)
 
 static void userspace_resume(struct dm_target *ti)
 {
-	struct dmu_key *key = ((struct dmu_target *)ti->private)->key;
+	struct dmu_target *target = ti->private;
+	struct dmu_key *key = target->key;
 	struct dmu_event resized = { .type = DMU_EV_RESIZED, .length = ti->len };
 	bool changed;
 
 	spin_lock_irq(&key->lock);
 	changed = key->sectors != ti->len;
 	key->sectors = ti->len;
+	key->ask_flush = target->ask_flush;
 	spin_unlock_irq(&key->lock);
 	if (changed)
 		dmu_event_note(key, &resized, GFP_NOIO | __GFP_NOFAIL);
@@ -268,7 +275,7 @@ static void userspace_resume(struct dm_target *ti)
 
 static unsigned int count_options(const struct dmu_target *target)
 {
-	return 8 + (target->discard ? 2 : 0) + target->write_zeroes + target->read_only;
+	return 8 + (target->discard ? 2 : 0) + target->write_zeroes + target->read_only + target->ask_flush;
 }
 
 static void userspace_status(struct dm_target *ti, status_type_t type, unsigned int flags, char *result,
@@ -298,6 +305,8 @@ static void userspace_status(struct dm_target *ti, status_type_t type, unsigned 
 			DMEMIT(" write_zeroes");
 		if (target->read_only)
 			DMEMIT(" read_only");
+		if (target->ask_flush)
+			DMEMIT(" ask_flush");
 		break;
 	case STATUSTYPE_IMA:
 		*result = '\0';

@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
-/* Discard and write-zeroes: what the mapping says that they become. */
+/*
+ * Discard and write-zeroes: what the mapping says that they become, at both
+ * places of a mirror.
+ */
 #include <linux/types.h>
 #include <linux/falloc.h>
 
@@ -10,9 +13,8 @@ static bool is_discard(const struct dmu_io *io)
 	return bio_op(io->bio) == REQ_OP_DISCARD;
 }
 
-static int pass_on(struct dmu_io *io, struct dmu_dest *dest, u64 physical)
+static int pass_on(struct dmu_io *io, struct dmu_dest *dest, u64 physical, u64 sectors)
 {
-	u64 sectors = bio_sectors(io->bio);
 	int mode = FALLOC_FL_KEEP_SIZE | (is_discard(io) ? FALLOC_FL_PUNCH_HOLE : FALLOC_FL_ZERO_RANGE);
 	int error;
 
@@ -25,6 +27,27 @@ static int pass_on(struct dmu_io *io, struct dmu_dest *dest, u64 physical)
 		return error;
 	/* A discard is advice. */
 	return is_discard(io) ? 0 : dmu_write_zeros(dest, physical, sectors);
+}
+
+static int write_zeros(struct dmu_io *io, struct dmu_dest *dest, u64 physical, u64 sectors)
+{
+	return dmu_write_zeros(dest, physical, sectors);
+}
+
+/* A part of the request, at all its places. What fails is kept with the route. */
+static int at_places(struct dmu_io *io, u64 offset, u64 sectors,
+		     int (*what)(struct dmu_io *io, struct dmu_dest *dest, u64 physical, u64 sectors))
+{
+	struct dmu_route *route = &io->route;
+	unsigned int i;
+
+	for (i = 0; i < ARRAY_SIZE(route->dest) && route->dest[i]; i++) {
+		int error = what(io, route->dest[i], route->physical[i] + offset, sectors);
+
+		if (error)
+			route->status[i] = errno_to_blk_status(error);
+	}
+	return blk_status_to_errno(dmu_route_status(route));
 }
 
 /*
@@ -70,8 +93,7 @@ static int make_zero(struct dmu_key *key, u64 value, u64 start, u64 stop)
 static int zero_extent(struct dmu_io *io, u64 value)
 {
 	struct dmu_key *key = io->key;
-	const struct dmu_attr *attr = dmu_attr(key, value);
-	u64 start = dmu_io_start(io), stop = dmu_io_stop(io), physical = dmu_value_physical(value);
+	u64 start = dmu_io_start(io), stop = dmu_io_stop(io);
 	u64 first = round_up(start, key->grain), last = round_down(stop, key->grain);
 	int error;
 
@@ -81,17 +103,14 @@ static int zero_extent(struct dmu_io *io, u64 value)
 		first = last = stop;
 	if (is_discard(io))
 		return 0;
-	error = dmu_write_zeros(attr->dest, physical, first - start);
-	if (!error)
-		error = dmu_write_zeros(attr->dest, physical + (last - start), stop - last);
-	return error;
+	error = at_places(io, 0, first - start, write_zeros);
+	return error ? error : at_places(io, last - start, stop - last, write_zeros);
 }
 
 static int trim_extent(struct dmu_io *io, u64 value)
 {
 	const struct dmu_attr *attr = dmu_attr(io->key, value);
 	u8 policy = is_discard(io) ? attr->discard : attr->zeroes;
-	u64 physical = dmu_value_physical(value);
 
 	switch (attr->kind) {
 	case DMU_KIND_ERROR:
@@ -104,14 +123,34 @@ static int trim_extent(struct dmu_io *io, u64 value)
 	}
 	if (!attr->writable)
 		return is_discard(io) ? 0 : -EOPNOTSUPP;
+	dmu_route_set(io, attr, dmu_value_physical(value), 0);
 	switch (policy) {
 	case DMU_POLICY_PASS:
-		return pass_on(io, attr->dest, physical);
+		return at_places(io, 0, bio_sectors(io->bio), pass_on);
 	case DMU_POLICY_ZERO:
 		return zero_extent(io, value);
 	default:
-		return is_discard(io) ? 0 : dmu_write_zeros(attr->dest, physical, bio_sectors(io->bio));
+		return is_discard(io) ? 0 : at_places(io, 0, bio_sectors(io->bio), write_zeros);
 	}
+}
+
+/* One that the mapper has sent on. */
+void dmu_trim_route(struct dmu_io *io)
+{
+	at_places(io, 0, bio_sectors(io->bio), pass_on);
+	dmu_route_ended(io);
+}
+
+static void trim(struct dmu_io *io, u64 value)
+{
+	int error;
+
+	io->route = (struct dmu_route){ .flags = 0 };
+	error = trim_extent(io, value);
+	if (dmu_route_status(&io->route))
+		dmu_route_ended(io);
+	else
+		dmu_io_end(io, errno_to_blk_status(error));
 }
 
 static bool must_ask(const struct dmu_key *key, u64 value, bool discard)
@@ -144,7 +183,7 @@ void dmu_trim(struct dmu_io *io)
 			if (dmu_miss_wait(piece, op, value) == DMU_LOOK_AGAIN)
 				dmu_io_queue(piece);
 		} else {
-			dmu_io_end(piece, errno_to_blk_status(trim_extent(piece, value)));
+			trim(piece, value);
 		}
 		if (piece == io)
 			return;

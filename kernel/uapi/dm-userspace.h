@@ -36,6 +36,8 @@
 #define DMU_FEATURE_MIRROR	(1ull << 4)	/* DMU_MAP_MIRROR */
 #define DMU_FEATURE_PROTECT	(1ull << 5)	/* DMU_PROTECT, write-protected attach */
 #define DMU_FEATURE_DIRTY	(1ull << 6)	/* dirty bitmap */
+#define DMU_FEATURE_RETURN	(1ull << 7)	/* DMU_MAP_RETURN, DMU_MAP_TELL, DONE for reads and writes, flags of misses from FUA on */
+#define DMU_FEATURE_ASK_FLUSH	(1ull << 8)	/* the table option ask_flush */
 
 /* ------------------------------------------------------------- ioctls --- */
 
@@ -163,9 +165,9 @@ enum {
 /* ------------------------------------------------------------- events --- */
 
 enum {
-	DMU_EV_MISS		= 1,	/* id start length op: wants MAP or PLACE or FAIL with this id */
+	DMU_EV_MISS		= 1,	/* id start length op flags error: wants MAP or PLACE or FAIL (or DONE) with this id */
 	DMU_EV_CHANGED		= 2,	/* sequence start length kind destination physical */
-	DMU_EV_FLUSH		= 3,	/* id sequence: wants COMMITTED of it, or FAIL; data of those changes is durable already. One may come from the kernel itself, when the log fills up */
+	DMU_EV_FLUSH		= 3,	/* id sequence: wants COMMITTED of it, or FAIL; data of those changes is durable already. One may come from the kernel itself, when the log fills up. With DMU_FLUSH_ASKED: wants DONE or FAIL */
 	DMU_EV_LEASE_LOW	= 4,	/* pool, length = sectors left; once, until it is above the mark again */
 	DMU_EV_REVOKED		= 5,	/* pool destination physical length flags: unused rest of a lease */
 	DMU_EV_INVALIDATED	= 6,	/* id: done and drained */
@@ -178,6 +180,25 @@ enum {
 #define DMU_MISS_SEQUENTIAL	(1u << 0)	/* the request before ended where this starts */
 #define DMU_MISS_AGAIN		(1u << 1)	/* a predecessor was told of it already */
 #define DMU_MISS_MAPPED		(1u << 2)	/* where it starts the map says ZERO or COW: a write that wants a place */
+/*
+ * The request has been where a MAP with RETURN or TELL sent it, and is back:
+ * error is 0 or the errno of it, sequence the id that the MAP answered (0: the
+ * map sent it). Wants DONE (it ends well), FAIL, or another
+ * MAP; one that is not ONCE has it looked up again.
+ */
+#define DMU_MISS_RETURNED	(1u << 3)
+#define DMU_MISS_FIRST_FAILED	(1u << 4)	/* returned: it failed on destination */
+#define DMU_MISS_SECOND_FAILED	(1u << 5)	/* returned: it failed on destination2, of a mirror */
+/* What the request was sent with; of several in one miss, what all of them were sent with. */
+#define DMU_MISS_FUA		(1u << 6)
+#define DMU_MISS_META		(1u << 7)
+#define DMU_MISS_SYNC		(1u << 8)
+
+/*
+ * On a FLUSH (which may have DMU_MISS_AGAIN too): the table says ask_flush, and
+ * there is no change to commit, so that COMMITTED does not end it.
+ */
+#define DMU_FLUSH_ASKED		(1u << 9)
 
 struct dmu_event {
 	__u32 type;
@@ -190,7 +211,10 @@ struct dmu_event {
 	__u32 destination;
 	__u32 kind;
 	__u32 op;
-	__u32 pool;
+	union {
+		__u32 pool;
+		__u32 error;	/* MISS: positive errno, or 0 */
+	};
 };
 
 /* ----------------------------------------------------------- commands --- */
@@ -221,7 +245,13 @@ enum {
 	 */
 	DMU_CMD_PLACE		= 2,
 	DMU_CMD_FAIL		= 3,	/* id, error (positive errno): the miss, or the flush, ends in it */
-	DMU_CMD_DONE		= 4,	/* id: a discard or write-zeroes miss was carried out by the mapper */
+	/*
+	 * id: ends well. A discard or write-zeroes miss was carried out by the
+	 * mapper. A request that was returned, or missed on an ASK extent: a
+	 * read has the data that its I/O put there, zeros if there was none or
+	 * it failed. A flush whose changes, if any, are committed.
+	 */
+	DMU_CMD_DONE		= 4,
 	DMU_CMD_COMMITTED	= 5,	/* sequence: all changes up to it are durable in the metadata */
 	/*
 	 * Space of whole grains that first writes may take: where a write meets
@@ -247,8 +277,19 @@ enum {
 
 #define DMU_MAP_WRITABLE	(1u << 0)	/* LINEAR: may be written in place */
 #define DMU_MAP_ONCE		(1u << 1)	/* for the request that missed only */
-#define DMU_MAP_MIRROR		(1u << 2)	/* writes go to the second destination too */
+/*
+ * LINEAR: writes go to physical2 on destination2 too, reads to the first only.
+ * A write ends when both have, in an error if either failed.
+ */
+#define DMU_MAP_MIRROR		(1u << 2)
 #define DMU_READS_ZERO		(1u << 3)	/* PLACE, LEASE: the space reads as zeros already */
+/*
+ * LINEAR with ONCE: when its I/O has ended the request does not, but comes back
+ * as a MISS with a new id and DMU_MISS_RETURNED. One that is mapped in part
+ * comes back in parts.
+ */
+#define DMU_MAP_RETURN		(1u << 4)
+#define DMU_MAP_TELL		(1u << 5)	/* LINEAR, also cached: a request that fails there comes back in the same way */
 
 struct dmu_command {
 	__u32 type;

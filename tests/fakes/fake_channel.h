@@ -35,6 +35,7 @@ struct FakeTable {
     std::uint32_t grain = 8;    // sectors, a power of two
     std::uint32_t log = 65536;  // entries
     bool read_only = false;     // writes, discards and write-zeroes end in EROFS
+    bool ask_flush = false;     // the mapper is told of every flush
 };
 
 // One request of the guest.
@@ -62,7 +63,8 @@ public:
     virtual void remove_table() = 0;
 
     virtual FakeRequestPtr read(std::uint64_t start, std::uint64_t length) = 0;
-    virtual FakeRequestPtr write(std::uint64_t start, std::span<const std::byte> data) = 0;
+    // flags: DMU_MISS_FUA, DMU_MISS_META, DMU_MISS_SYNC, as the mapper is told of it.
+    virtual FakeRequestPtr write(std::uint64_t start, std::span<const std::byte> data, std::uint32_t flags = 0) = 0;
     virtual FakeRequestPtr discard(std::uint64_t start, std::uint64_t length) = 0;
     virtual FakeRequestPtr write_zeroes(std::uint64_t start, std::uint64_t length) = 0;
     virtual FakeRequestPtr flush() = 0;
@@ -71,6 +73,8 @@ public:
     virtual void hold_places(bool hold) = 0;
     // The data writes of the next count places fail: EIO for the request, CHANGED of kind LOST.
     virtual void fail_places(unsigned count) = 0;
+    // Requests that the map sends to this destination end there in the error; 0: no more. What is there stays.
+    virtual void fail_destination(unsigned number, int error) = 0;
     // Forgets what it may (as under memory pressure): everything that no unacknowledged change made.
     virtual void shrink() = 0;
 
@@ -86,7 +90,7 @@ public:
 
 class FakeKernel {
 public:
-    // features: what is offered; leases and a mirror are modelled too.
+    // features: what is offered; leases, a mirror, requests that are returned and asked flushes are modelled too.
     explicit FakeKernel(std::uint64_t features = DMU_FEATURE_LOG | DMU_FEATURE_FILES | DMU_FEATURE_ONCE);
     ~FakeKernel();
 

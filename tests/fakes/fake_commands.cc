@@ -19,7 +19,8 @@ int Target::check_space(std::uint32_t number, std::uint64_t physical, std::uint6
 }
 
 int Target::check_map(const dmu_command& c) const {
-    constexpr std::uint32_t flags = DMU_MAP_WRITABLE | DMU_MAP_ONCE | DMU_MAP_MIRROR;
+    constexpr std::uint32_t watched = DMU_MAP_RETURN | DMU_MAP_TELL;
+    constexpr std::uint32_t flags = DMU_MAP_WRITABLE | DMU_MAP_ONCE | DMU_MAP_MIRROR | watched;
     if (c.length == 0 || c.kind < DMU_KIND_LINEAR || c.kind > DMU_KIND_ERROR || (c.flags & ~flags)) return EINVAL;
     if (c.length > table_.sectors || c.start > table_.sectors - c.length) return ERANGE;
     if (c.discard > DMU_POLICY_ASK || c.zeroes > DMU_POLICY_ASK) return EINVAL;
@@ -27,6 +28,9 @@ int Target::check_map(const dmu_command& c) const {
     if (c.sequence > std::max(delivered_, committed_)) return EINVAL;
     if (c.pool != DMU_NO_POOL && pools_.count(c.pool) == 0) return ENOENT;
     if ((c.flags & DMU_MAP_WRITABLE) && c.kind != DMU_KIND_LINEAR) return EINVAL;
+    if ((c.flags & (DMU_MAP_MIRROR | watched)) && c.kind != DMU_KIND_LINEAR) return EINVAL;
+    if ((c.flags & DMU_MAP_RETURN) && !(c.flags & DMU_MAP_ONCE)) return EINVAL;
+    if ((c.flags & watched) && !(owner_.features & DMU_FEATURE_RETURN)) return EINVAL;
     if ((c.flags & DMU_MAP_ONCE) && c.id == 0) return EINVAL;
     if ((c.flags & DMU_MAP_ONCE) && !(owner_.features & DMU_FEATURE_ONCE)) return EOPNOTSUPP;
     if ((c.flags & DMU_MAP_MIRROR) && !(owner_.features & DMU_FEATURE_MIRROR)) return EOPNOTSUPP;
@@ -109,6 +113,13 @@ int Target::place_command(const dmu_command& c) {
     return 0;
 }
 
+int Target::end_flush(Request& flush, const dmu_command& c) {
+    const bool done = c.type == DMU_CMD_DONE;
+    if (done && flush.flush_sequence > committed_) return EINVAL;
+    finish(flush, done ? 0 : static_cast<int>(c.error));
+    return 0;
+}
+
 // FAIL and DONE.
 int Target::end_command(const dmu_command& c) {
     const bool fail = c.type == DMU_CMD_FAIL;
@@ -116,20 +127,26 @@ int Target::end_command(const dmu_command& c) {
     const auto miss = std::find_if(misses_.begin(), misses_.end(), [&](const Miss& m) { return m.id == c.id; });
     if (miss == misses_.end()) {
         for (const RequestPtr& request : requests_)
-            if (fail && request->flush_id == c.id && !request->finished) finish(*request, static_cast<int>(c.error));
+            if (request->flush_id == c.id && !request->finished) return end_flush(*request, c);
         if (fail && press_id_ == c.id) press_id_ = 0;
         return 0;
     }
-    if (!fail && miss->op != DMU_OP_DISCARD && miss->op != DMU_OP_ZERO) return EINVAL;
+    if (!fail && !miss->ask) return EINVAL;
     const std::uint64_t end = miss->end();
     misses_.erase(miss);
     for (const RequestPtr& request : requests_) {
         if (request->miss != c.id) continue;
         request->miss = 0;
-        if (fail)
+        if (fail) {
             finish(*request, static_cast<int>(c.error));
-        else
-            request->position = std::min(request->end, end);
+            continue;
+        }
+        const auto from = static_cast<std::ptrdiff_t>((request->position - request->start) * DMU_SECTOR_SIZE);
+        const auto to = static_cast<std::ptrdiff_t>((end - request->start) * DMU_SECTOR_SIZE);
+        if (request->op == DMU_OP_READ && !request->has_data)
+            std::fill(request->bytes.begin() + from, request->bytes.begin() + to, std::byte{0});
+        request->has_data = false;
+        request->position = std::min(request->end, end);
     }
     return 0;
 }

@@ -51,9 +51,9 @@ FakeRequestPtr Target::read(std::uint64_t start, std::uint64_t length) {
     return submit(DMU_OP_READ, start, length, std::vector<std::byte>(length * sector));
 }
 
-FakeRequestPtr Target::write(std::uint64_t start, std::span<const std::byte> data) {
+FakeRequestPtr Target::write(std::uint64_t start, std::span<const std::byte> data, std::uint32_t flags) {
     const std::lock_guard guard(owner_.lock);
-    return submit(DMU_OP_WRITE, start, data.size() / sector, {data.begin(), data.end()});
+    return submit(DMU_OP_WRITE, start, data.size() / sector, {data.begin(), data.end()}, flags);
 }
 
 FakeRequestPtr Target::discard(std::uint64_t start, std::uint64_t length) {
@@ -78,6 +78,11 @@ FakeRequestPtr Target::flush() {
         request->flush_sequence = sequence_;
         request->flush_id = next_id_++;
         push_flush(request->flush_id, sequence_);
+    } else if (table_.ask_flush) {
+        request->asked = true;
+        request->flush_sequence = sequence_;
+        request->flush_id = next_id_++;
+        push_flush(request->flush_id, sequence_, DMU_FLUSH_ASKED);
     }
     requests_.push_back(request);
     advance();
@@ -93,6 +98,11 @@ void Target::hold_places(bool hold) {
 void Target::fail_places(unsigned count) {
     const std::lock_guard guard(owner_.lock);
     fail_places_ = count;
+}
+
+void Target::fail_destination(unsigned number, int error) {
+    const std::lock_guard guard(owner_.lock);
+    failing_[number] = error;
 }
 
 void Target::shrink() {

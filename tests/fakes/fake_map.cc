@@ -200,6 +200,9 @@ std::size_t Target::pop(std::span<dmu_event> into) {
     const auto stale = [this](const dmu_event& event) {
         if (event.type == DMU_EV_MISS)
             return std::none_of(misses_.begin(), misses_.end(), [&](const Miss& m) { return m.id == event.id; });
+        if (event.flags & DMU_FLUSH_ASKED)
+            return std::none_of(requests_.begin(), requests_.end(),
+                                [&](const auto& request) { return request->flush_id == event.id; });
         return event.type == DMU_EV_FLUSH && event.sequence <= committed_;
     };
     while (!events_.empty() && count < into.size()) {
@@ -221,7 +224,8 @@ std::size_t Target::pop(std::span<dmu_event> into) {
 dmu_event Target::miss_event(const Miss& miss) const {
     dmu_event event{};
     event.type = DMU_EV_MISS;
-    event.flags = (miss.sequential ? DMU_MISS_SEQUENTIAL : 0) | (miss.told ? DMU_MISS_AGAIN : 0);
+    event.flags = (miss.sequential ? DMU_MISS_SEQUENTIAL : 0) | (miss.told ? DMU_MISS_AGAIN : 0) | miss.flags;
+    event.error = miss.error;
     event.id = miss.id;
     event.start = miss.start;
     event.length = miss.length;
@@ -265,7 +269,8 @@ void Target::attach() {
     push(attached);
     for (const Miss& miss : misses_) push(miss_event(miss));
     for (const RequestPtr& request : requests_)
-        if (!request->finished && request->flush_id != 0) push_flush(request->flush_id, request->flush_sequence);
+        if (!request->finished && request->flush_id != 0)
+            push_flush(request->flush_id, request->flush_sequence, request->asked ? DMU_FLUSH_ASKED : 0);
     if (press_id_ != 0) push_flush(press_id_, press_sequence_);
 }
 
@@ -290,6 +295,7 @@ void Target::reset() {
     sequence_ = committed_ = delivered_ = invalidated_ = 0;
     press_id_ = 0;
     fail_ = false;
+    failing_.clear();
     wait_seconds_ = DMU_WAIT_FOREVER;
     counters_ = dmu_state{};
 }

@@ -13,7 +13,8 @@ constexpr std::uint64_t sector = DMU_SECTOR_SIZE;
 
 // ------------------------------------------------------------------ requests
 
-RequestPtr Target::submit(std::uint32_t op, std::uint64_t start, std::uint64_t length, std::vector<std::byte> bytes) {
+RequestPtr Target::submit(std::uint32_t op, std::uint64_t start, std::uint64_t length, std::vector<std::byte> bytes,
+                          std::uint32_t flags) {
     auto request = std::make_shared<Request>();
     request->state = &owner_;
     request->keep = owner_.self.lock();
@@ -21,6 +22,7 @@ RequestPtr Target::submit(std::uint32_t op, std::uint64_t start, std::uint64_t l
     request->start = request->position = start;
     request->end = start + length;
     request->bytes = std::move(bytes);
+    request->flags = flags;
     if (table_.sectors == 0 || length > table_.sectors || start > table_.sectors - length) {
         finish(*request, EIO);
     } else if (table_.read_only && op != DMU_OP_READ) {
@@ -69,8 +71,9 @@ void Target::advance() {
 // True: something changed that others may wait for.
 bool Target::step(Request& request) {
     if (request.kind == Request::Kind::flush) {
-        if (request.flush_sequence > committed_ && !fail_) return false;
-        finish(request, request.flush_sequence > committed_ ? EIO : 0);
+        const bool waits = request.asked || request.flush_sequence > committed_;
+        if (waits && !fail_) return false;
+        finish(request, waits ? EIO : 0);
         return true;
     }
     if (request.miss != 0) {
@@ -116,27 +119,63 @@ bool Target::step_data(Request& request) {
     std::uint64_t end = std::min(extent->end(), request.end);
     for (const Place& place : places_)
         if (place.extent.start >= at) end = std::min(end, place.extent.start);
-    const int error = transfer(request, *extent, end);
-    if (error != 0)
-        finish(request, error);
+    const Outcome outcome = transfer(request, *extent, end);
+    request.once.reset();
+    request.has_data = false;
+    if ((extent->flags & DMU_MAP_RETURN) || (outcome.error() != 0 && (extent->flags & DMU_MAP_TELL)))
+        come_back(request, end, outcome);
+    else if (outcome.error() != 0)
+        finish(request, outcome.error());
     else
         request.position = end;
     return true;
 }
 
-int Target::transfer(Request& request, const Extent& extent, std::uint64_t end) {
+// Its I/O has ended: what becomes of the request the mapper says.
+void Target::come_back(Request& request, std::uint64_t end, const Outcome& outcome) {
+    if (fail_) {
+        finish(request, EIO);
+        return;
+    }
+    Miss miss;
+    miss.id = next_id_++;
+    miss.start = request.position;
+    miss.length = end - request.position;
+    miss.op = request.op;
+    miss.ask = true;
+    miss.error = static_cast<std::uint32_t>(outcome.error());
+    miss.flags = request.flags | DMU_MISS_RETURNED | (outcome.first != 0 ? DMU_MISS_FIRST_FAILED : 0) |
+                 (outcome.second != 0 ? DMU_MISS_SECOND_FAILED : 0);
+    misses_.push_back(miss);
+    ++counters_.misses;
+    request.has_data = outcome.error() == 0;
+    request.miss = miss.id;
+    request.missed = true;
+    if (attached_) push(miss_event(miss));
+}
+
+int Target::failing(std::uint32_t destination) const {
+    const auto found = failing_.find(destination);
+    return found == failing_.end() ? 0 : found->second;
+}
+
+Target::Outcome Target::transfer(Request& request, const Extent& extent, std::uint64_t end) {
     const std::uint64_t at = request.position;
     const Extent part = extent.cut(at, end);
     const std::span<std::byte> bytes =
         std::span(request.bytes).subspan((at - request.start) * sector, (end - at) * sector);
     if (request.op == DMU_OP_READ) {
-        if (part.kind != DMU_KIND_ZERO) return file_read(part.destination, part.physical, bytes);
         std::fill(bytes.begin(), bytes.end(), std::byte{0});
-        return 0;
+        if (part.kind == DMU_KIND_ZERO) return {};
+        const int error = failing(part.destination);
+        return {error != 0 ? error : file_read(part.destination, part.physical, bytes)};
     }
-    const int error = file_write(part.destination, part.physical, bytes);
-    if (error == 0 && (part.flags & DMU_MAP_MIRROR)) return file_write(part.destination2, part.physical2, bytes);
-    return error;
+    const auto write = [&](std::uint32_t destination, std::uint64_t physical) {
+        const int error = failing(destination);
+        return error != 0 ? error : file_write(destination, physical, bytes);
+    };
+    return {write(part.destination, part.physical),
+            part.flags & DMU_MAP_MIRROR ? write(part.destination2, part.physical2) : 0};
 }
 
 // Discards and write-zeroes go grain by grain: a whole grain may become ZERO, a part is
@@ -178,7 +217,7 @@ bool Target::step_discard(Request& request) {
             wait_for_mapper(request);
             return request.finished;
         }
-        if (const int error = transfer(request, extent, extent.end())) {
+        if (const int error = transfer(request, extent, extent.end()).error()) {
             finish(request, error);
             return true;
         }
@@ -218,8 +257,9 @@ void Target::press_log() {
     push_flush(press_id_, press_sequence_);
 }
 
-void Target::push_flush(std::uint64_t id, std::uint64_t sequence) {
+void Target::push_flush(std::uint64_t id, std::uint64_t sequence, std::uint32_t flags) {
     dmu_event event{};
+    event.flags = flags;
     event.type = DMU_EV_FLUSH;
     event.id = id;
     event.sequence = sequence;
@@ -275,6 +315,8 @@ void Target::wait_for_mapper(Request& request) {
     const std::uint64_t end = miss_end(request, op);
     miss.length = (ask ? end : grain_end(end - 1)) - miss.start;
     miss.op = op;
+    miss.ask = ask;
+    miss.flags = request.flags;
     miss.sequential = request.start == last_end_;
     misses_.push_back(miss);
     ++counters_.misses;

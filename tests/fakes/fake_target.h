@@ -57,6 +57,8 @@ struct Destination {
 struct Miss {
     std::uint64_t id = 0, start = 0, length = 0;
     std::uint32_t op = 0;
+    std::uint32_t error = 0, flags = 0;  // of one that was returned; how it was sent
+    bool ask = false;                    // of one request, which DONE may end
     bool sequential = false;
     bool told = false;  // some mapper has read it
     std::uint64_t end() const { return start + length; }
@@ -107,8 +109,11 @@ public:
     std::vector<std::byte> bytes;
     std::uint64_t miss = 0;      // waited for, 0: none
     std::optional<Extent> once;  // answer for this request only
+    std::uint32_t flags = 0;     // DMU_MISS_FUA and the like
+    bool has_data = false;       // a read that has been done, and waits for the mapper's word
     bool missed = false;
     std::uint64_t flush_id = 0, flush_sequence = 0;
+    bool asked = false;  // a flush that wants DONE
     bool finished = false;
     int result = 0;
 };
@@ -123,12 +128,13 @@ public:
     void load_table(const FakeTable& table) override;
     void remove_table() override;
     FakeRequestPtr read(std::uint64_t start, std::uint64_t length) override;
-    FakeRequestPtr write(std::uint64_t start, std::span<const std::byte> data) override;
+    FakeRequestPtr write(std::uint64_t start, std::span<const std::byte> data, std::uint32_t flags) override;
     FakeRequestPtr discard(std::uint64_t start, std::uint64_t length) override;
     FakeRequestPtr write_zeroes(std::uint64_t start, std::uint64_t length) override;
     FakeRequestPtr flush() override;
     void hold_places(bool hold) override;
     void fail_places(unsigned count) override;
+    void fail_destination(unsigned number, int error) override;
     void shrink() override;
     bool attached() const override;
     dmu_state state() const override;
@@ -161,6 +167,7 @@ private:
     int map_command(const dmu_command& command);
     int place_command(const dmu_command& command);
     int end_command(const dmu_command& command);
+    int end_flush(Request& flush, const dmu_command& command);
     int committed_command(const dmu_command& command);
     int invalidate_command(const dmu_command& command);
     // Leases (fake_leases.cc)
@@ -174,18 +181,26 @@ private:
     void finish_drained();
 
     // Requests
-    RequestPtr submit(std::uint32_t op, std::uint64_t start, std::uint64_t length, std::vector<std::byte> bytes);
+    RequestPtr submit(std::uint32_t op, std::uint64_t start, std::uint64_t length, std::vector<std::byte> bytes,
+                      std::uint32_t flags = 0);
     void finish(Request& request, int error);
     bool step(Request& request);
     bool step_data(Request& request);
     bool step_discard(Request& request);
     bool discard_run(Request& request, std::uint64_t end);
-    int transfer(Request& request, const Extent& extent, std::uint64_t end);
+    // Of its two destinations.
+    struct Outcome {
+        int first = 0, second = 0;
+        int error() const { return first != 0 ? first : second; }
+    };
+    Outcome transfer(Request& request, const Extent& extent, std::uint64_t end);
+    void come_back(Request& request, std::uint64_t end, const Outcome& outcome);
+    int failing(std::uint32_t destination) const;
     void wait_for_mapper(Request& request);
     std::uint64_t miss_end(const Request& request, std::uint32_t op) const;
     bool log_full() const;
     void press_log();
-    void push_flush(std::uint64_t id, std::uint64_t sequence);
+    void push_flush(std::uint64_t id, std::uint64_t sequence, std::uint32_t flags = 0);
     void complete(const Place& place);
     void lose(const Extent& extent);
     std::vector<std::byte> fill(const Place& place, std::vector<bool>& known) const;
@@ -230,6 +245,7 @@ private:
 
     bool hold_places_ = false;
     unsigned fail_places_ = 0;
+    std::map<std::uint32_t, int> failing_;
     bool fail_ = false;
     unsigned wait_seconds_ = DMU_WAIT_FOREVER;
     dmu_state counters_{};

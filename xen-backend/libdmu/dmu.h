@@ -149,6 +149,7 @@ DMU_API int dmu_set_fail(struct dmu_channel* channel, int fail);
  * that dm-userspace.h names beyond the arguments (sequence, discard, zeroes,
  * pool, mirror) are set afterwards, by hand or by the helpers below.
  */
+/* flags: DMU_MAP_*; RETURN and TELL have requests come back, see dm-userspace.h. */
 DMU_API void dmu_cmd_map_linear(struct dmu_command* command, uint64_t id, uint64_t start, uint64_t length,
                                 uint32_t destination, uint64_t physical, uint32_t flags);
 DMU_API void dmu_cmd_map_zero(struct dmu_command* command, uint64_t id, uint64_t start, uint64_t length);
@@ -162,6 +163,7 @@ DMU_API void dmu_cmd_place(struct dmu_command* command, uint64_t id, uint64_t st
                            uint32_t destination, uint64_t physical, uint32_t flags);
 /* error: an errno, positive. */
 DMU_API void dmu_cmd_fail(struct dmu_command* command, uint64_t id, uint32_t error);
+/* The miss, or the flush, ends well. */
 DMU_API void dmu_cmd_done(struct dmu_command* command, uint64_t id);
 DMU_API void dmu_cmd_committed(struct dmu_command* command, uint64_t sequence);
 /* grain: the pieces that are taken; fill: the unit that is filled; low: where LEASE_LOW is sent. Sectors. */
@@ -191,7 +193,8 @@ struct dmu_handlers {
     /*
      * MISS: answered by a MAP, PLACE, FAIL or DONE with event->id, now or
      * later, from any thread. A negative errno: the loop fails the miss
-     * with it and goes on.
+     * with it and goes on. With DMU_MISS_RETURNED in event->flags it is a
+     * request that RETURN or TELL brought back; event->error says how it went.
      */
     int (*miss)(struct dmu_channel* channel, const struct dmu_event* event, void* context);
 
@@ -200,9 +203,10 @@ struct dmu_handlers {
 
     /*
      * FLUSH: everything changed up to event->sequence is to be made
-     * durable. 0: that was done, the loop sends COMMITTED; 1: the handler
-     * will send it later; a negative errno ends dmu_run() with it (the flush
-     * waits for the next mapper). NULL: COMMITTED at once.
+     * durable. 0: that was done, the loop sends COMMITTED (DONE where flags
+     * have DMU_FLUSH_ASKED); 1: the handler will send it later; a negative
+     * errno ends dmu_run() with it (the flush waits for the next mapper).
+     * NULL: COMMITTED or DONE at once.
      */
     int (*flush)(struct dmu_channel* channel, const struct dmu_event* event, void* context);
 

@@ -42,11 +42,14 @@ static int on_changed(struct dmu_channel* channel, const struct dmu_handlers* ha
 static int on_flush(struct dmu_channel* channel, const struct dmu_handlers* handlers, const struct dmu_event* event,
                     void* context) {
     int answer = handlers->flush ? handlers->flush(channel, event, context) : 0;
-    struct dmu_command committed;
+    struct dmu_command command;
 
     if (answer) return answer < 0 ? answer : 0;
-    dmu_cmd_committed(&committed, event->sequence);
-    return dmu_queue(channel, &committed);
+    if (event->flags & DMU_FLUSH_ASKED)
+        dmu_cmd_done(&command, event->id);
+    else
+        dmu_cmd_committed(&command, event->sequence);
+    return dmu_queue(channel, &command);
 }
 
 static int dispatch(struct dmu_channel* channel, const struct dmu_handlers* handlers, const struct dmu_event* event,

@@ -115,6 +115,17 @@ TEST_F(LoopTest, FlushHandlerMayAnswerLater) {
     EXPECT_EQ(answers[0].sequence, 2u);
 }
 
+TEST_F(LoopTest, AskedFlushIsDone) {
+    start();
+    dmu_event asked = event(DMU_EV_FLUSH, 3, 1);
+    asked.flags = DMU_FLUSH_ASKED;
+    tell({asked});
+    const auto answers = hear();
+    ASSERT_EQ(answers.size(), 1u);
+    EXPECT_EQ(answers[0].type, DMU_CMD_DONE);
+    EXPECT_EQ(answers[0].id, 3u);
+}
+
 TEST_F(LoopTest, ErrorsOfOtherHandlersEndIt) {
     handlers_.changed = [](dmu_channel*, const dmu_event*, void*) { return -EIO; };
     start();
