@@ -49,7 +49,7 @@ struct Record {
     // The place in the order in which requests reached the device, from 1; 0: it did not, or
     // has not yet. Where nothing was reordered these ascend as the numbers do.
     std::uint64_t order = 0;
-    std::uint64_t sector = 0, sectors = 0;  // of 512 bytes; 0, 0 of a flush or a mark
+    std::uint64_t sector = 0, sectors = 0;  // of 512 bytes; no sectors of a flush or a mark
     std::uint64_t data = no_data;           // bytes into the file "data"
     Op op = Op::write;
     std::uint32_t flags = 0;
