@@ -264,7 +264,8 @@ enum {
 	DMU_CMD_REVOKE		= 7,	/* pool: REVOKED comes for each unused piece, at once */
 	/*
 	 * Forgets the range, then waits until I/O issued before has ended;
-	 * INVALIDATED with the id follows. length 0: only waits.
+	 * INVALIDATED with the id follows. length 0: only waits. What RETURN or
+	 * TELL brings back of that I/O is read before INVALIDATED.
 	 */
 	DMU_CMD_INVALIDATE	= 8,
 	/*
