@@ -104,6 +104,7 @@ static void map_once(struct dmu_key *key, struct dmu_io *io, const struct dmu_co
 		if (cmd->flags & DMU_MAP_RETURN || attr->tell || attr->mirror || dmu_io_is_trim(io)) {
 			/* Another channel's device may lie below, of this very mapper: not from here. */
 			dmu_route_set(io, attr, physical, cmd->flags & DMU_MAP_RETURN);
+			io->route.answered = cmd->id;
 			dmu_route_queue(io);
 		} else {
 			dmu_io_issue(io, attr->dest, physical);

@@ -91,6 +91,7 @@ struct dmu_route {
 	struct dmu_dest *dest[2];	/* the second: of a mirror, or NULL */
 	u64 physical[2];
 	u32 number;			/* of the first: it may be gone when the mapper is told */
+	u64 answered;			/* the miss that sent it there, 0: the map did */
 	u32 flags;			/* DMU_MAP_RETURN, DMU_MAP_TELL */
 	blk_status_t status[2];
 };
@@ -168,6 +169,7 @@ struct dmu_miss {
 	bool told;		/* the mapper has read of it */
 	u32 flags;		/* DMU_MISS_*, from RETURNED on */
 	u32 returned_from;	/* number of the destination, of a mirror's the first */
+	u64 answered;		/* returned: the miss whose answer sent it */
 
 	/* from the place that was given, or taken from a lease */
 	struct dmu_dest *dest;

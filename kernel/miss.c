@@ -219,6 +219,7 @@ void dmu_miss_return(struct dmu_io *io)
 		miss->error = -blk_status_to_errno(dmu_route_status(route));
 		miss->returned_from = route->number;
 		/* Under the lock: the request may be gone after it. */
+		miss->answered = route->answered;
 		dmu_phase_put(key, &io->phase);
 	}
 	spin_unlock_irq(&key->lock);
@@ -342,6 +343,7 @@ void dmu_miss_describe(struct dmu_miss *miss, struct dmu_event *wire)
 		      (miss->mapped ? DMU_MISS_MAPPED : 0) | miss->flags;
 	wire->error = miss->error;
 	wire->destination = miss->returned_from;
+	wire->sequence = miss->answered;
 	miss->told = true;
 }
 

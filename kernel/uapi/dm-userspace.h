@@ -182,7 +182,8 @@ enum {
 #define DMU_MISS_MAPPED		(1u << 2)	/* where it starts the map says ZERO or COW: a write that wants a place */
 /*
  * The request has been where a MAP with RETURN or TELL sent it, and is back:
- * error is 0 or the errno of it. Wants DONE (it ends well), FAIL, or another
+ * error is 0 or the errno of it, sequence the id that the MAP answered (0: the
+ * map sent it). Wants DONE (it ends well), FAIL, or another
  * MAP; one that is not ONCE has it looked up again.
  */
 #define DMU_MISS_RETURNED	(1u << 3)
