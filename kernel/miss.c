@@ -218,8 +218,8 @@ void dmu_miss_return(struct dmu_io *io)
 			       (route->status[1] ? DMU_MISS_SECOND_FAILED : 0);
 		miss->error = -blk_status_to_errno(dmu_route_status(route));
 		miss->returned_from = route->number;
-		/* Under the lock: the request may be gone after it. */
 		miss->answered = route->answered;
+		/* Under the lock: the request may be gone after it. */
 		dmu_phase_put(key, &io->phase);
 	}
 	spin_unlock_irq(&key->lock);
