@@ -40,13 +40,13 @@ Result<Filter> FilterOptions::parse() const {
     const auto parse_times = [](const std::string& text) -> Result<std::pair<std::uint64_t, std::uint64_t>> {
         const auto dots = text.find("..");
         if (dots == std::string::npos) return Error{Code::invalid, "'" + text + "' is not FROM..TO"};
-        const auto from = dots == 0 ? Result<std::uint64_t>(0) : parse_time(text.substr(0, dots));
+        const auto from = dots == 0 ? Result<std::uint64_t>(0) : parse_moment(text.substr(0, dots));
         if (!from) return from.error();
-        const auto to = dots + 2 == text.size() ? Result<std::uint64_t>(UINT64_MAX) : parse_time(text.substr(dots + 2));
+        const auto to = dots + 2 == text.size() ? Result<std::uint64_t>(UINT64_MAX) : parse_moment(text.substr(dots + 2));
         if (!to) return to.error();
         return std::pair(*from, *to);
     };
-    for (const auto& done : {take(range, parse_range, filter.range), take(numbers, parse_span, filter.numbers),
+    for (const auto& done : {take(range, parse_sectors_of, filter.range), take(numbers, parse_span, filter.numbers),
                              take(time, parse_times, filter.times), take(size, parse_span, filter.sizes),
                              take(kinds, parse_kinds, filter.kinds), take(flags, parse_flags, filter.flags),
                              take(outcomes, parse_outcomes, filter.outcomes)})
@@ -105,7 +105,7 @@ int explain_ranges(const std::string& device, const std::vector<std::string>& ra
     }
     std::vector<std::pair<std::uint64_t, std::uint64_t>> wanted;
     for (const auto& text : ranges) {
-        const auto range = parse_range(text);
+        const auto range = parse_sectors_of(text);
         if (!range) return failed(range.error());
         if (range->first >= sectors || range->second > sectors - range->first)
             return failed({Code::invalid, text + ": " + device + " has " + std::to_string(sectors) + " sectors"});

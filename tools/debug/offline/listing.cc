@@ -83,7 +83,7 @@ bool Filter::takes(const Record& record) const {
     return record.sectors > 0 && record.sector < range->first + range->second && range->first < record.end_sector();
 }
 
-Result<std::pair<std::uint64_t, std::uint64_t>> parse_range(const std::string& text) {
+Result<std::pair<std::uint64_t, std::uint64_t>> parse_sectors_of(const std::string& text) {
     const auto wrong = not_a("a range", text, "FIRST+COUNT, FIRST-LAST or FIRST, in sectors, or as 1M+4k");
     const auto sign = text.find_first_of("+-");
     const auto first = sectors(text.substr(0, sign));
@@ -107,7 +107,7 @@ Result<std::pair<std::uint64_t, std::uint64_t>> parse_span(const std::string& te
     return std::pair(*first, *last);
 }
 
-Result<std::uint64_t> parse_time(const std::string& text) {
+Result<std::uint64_t> parse_moment(const std::string& text) {
     double value = 0;
     const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
     const std::string unit(end, text.data() + text.size());

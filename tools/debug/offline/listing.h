@@ -23,11 +23,11 @@ struct Filter {
 };
 
 // "2048+8", "2048-2055", "1M+4k" (bytes where there is a unit), "2048": sectors, first and count.
-Result<std::pair<std::uint64_t, std::uint64_t>> parse_range(const std::string& text);
+Result<std::pair<std::uint64_t, std::uint64_t>> parse_sectors_of(const std::string& text);
 // "5", "5-9", "5-", "-9"
 Result<std::pair<std::uint64_t, std::uint64_t>> parse_span(const std::string& text);
 // "1.5s", "20ms", "300us", "7"; a number alone is seconds. ns.
-Result<std::uint64_t> parse_time(const std::string& text);
+Result<std::uint64_t> parse_moment(const std::string& text);
 Result<std::set<Op>> parse_kinds(const std::string& text);          // "write,flush"
 Result<std::set<Outcome>> parse_outcomes(const std::string& text);  // "dropped,torn"
 Result<std::uint32_t> parse_flags(const std::string& text);         // "fua,meta"
