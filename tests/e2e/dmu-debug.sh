@@ -44,8 +44,9 @@ ends() { # [NAME]
 }
 gone() { [ ! -e $above ] && ! dmsetup info dbg >/dev/null 2>&1; }
 
-put() { # TEXT SECTOR [COUNT]: a block of it, above
-	yes "$1" | dd of=$above bs=512 count="${3:-1}" iflag=fullblock seek="$2" oflag=direct conv=notrunc status=none
+put() { # TEXT SECTOR [COUNT]: one write of it, above
+	yes "$1" | dd of=$above bs=$((512 * ${3:-1})) count=1 iflag=fullblock seek=$(($2 * 512)) oflag=direct,seek_bytes \
+		conv=notrunc status=none
 }
 look() { dd if="$1" bs=512 count=1 skip="$2" iflag=direct status=none | head -c "${#3}"; } # DEVICE SECTOR TEXT
 has() { [ "$(look "$@" | tr -d '\0')" = "$3" ]; }  # DEVICE SECTOR TEXT
