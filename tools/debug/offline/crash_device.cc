@@ -134,37 +134,45 @@ private:
     }
 
     // The extent at a sector, as long as it goes, up to end.
-    ::dmu_command extent(std::uint64_t at, std::uint64_t end, std::uint64_t id) const {
+    ::dmu_command extent(std::uint64_t at, std::uint64_t end) const {
         ::dmu_command map{};
         const auto next = written_.upper_bound(at);
         if (next != written_.begin() && std::prev(next)->second > at) {
             const auto stop = std::min(std::prev(next)->second, end);
-            ::dmu_cmd_map_linear(&map, id, at, stop - at, scratch_number, at, DMU_MAP_WRITABLE);
+            ::dmu_cmd_map_linear(&map, 0, at, stop - at, scratch_number, at, DMU_MAP_WRITABLE);
             return map;
         }
         if (next != written_.end()) end = std::min(end, next->first);
         const auto pieces = contents_.pieces(at, end - at);
         if (pieces.empty() || pieces[0].sector > at) {
             const auto stop = pieces.empty() ? end : pieces[0].sector;
-            ::dmu_cmd_map_cow(&map, id, at, stop - at, base_number, at);
+            ::dmu_cmd_map_cow(&map, 0, at, stop - at, base_number, at);
         } else if (pieces[0].zeros()) {
-            ::dmu_cmd_map_zero(&map, id, at, pieces[0].sectors);
+            ::dmu_cmd_map_zero(&map, 0, at, pieces[0].sectors);
         } else {
-            ::dmu_cmd_map_cow(&map, id, at, pieces[0].sectors, data_number, pieces[0].data_sector());
+            ::dmu_cmd_map_cow(&map, 0, at, pieces[0].sectors, data_number, pieces[0].data_sector());
         }
         return map;
     }
 
     // A write to what the kernel knows to be COW or zeros wants a place: the same sectors of
-    // scratch. Everything else first wants to know what is there.
+    // scratch. Everything else first wants to know what is there. A miss is of whole grains,
+    // the request that waits may lie anywhere in it: all of it is to be answered.
     int miss(const ::dmu_event& event) {
-        ::dmu_command answer{};
-        if (event.op == DMU_OP_WRITE && (event.flags & DMU_MISS_MAPPED) != 0)
-            ::dmu_cmd_place(&answer, event.id, event.start, event.length, scratch_number, event.start, 0);
-        else
-            answer = extent(event.start, std::min<std::uint64_t>(log_.header().sectors, event.start + answer_sectors),
-                            event.id);
-        return ::dmu_queue(channel_, &answer);
+        if (event.op == DMU_OP_WRITE && (event.flags & DMU_MISS_MAPPED) != 0) {
+            ::dmu_command place{};
+            ::dmu_cmd_place(&place, event.id, event.start, event.length, scratch_number, event.start, 0);
+            return ::dmu_queue(channel_, &place);
+        }
+        const std::uint64_t stop = event.start + event.length;
+        const auto end = std::max(stop, std::min<std::uint64_t>(log_.header().sectors, event.start + answer_sectors));
+        for (std::uint64_t at = event.start; at < stop;) {
+            auto map = extent(at, end);
+            at += map.length;
+            if (at >= stop) map.id = event.id;
+            if (const int error = ::dmu_queue(channel_, &map); error != 0) return error;
+        }
+        return 0;
     }
 
     int changed(const ::dmu_event& event) {
