@@ -150,11 +150,13 @@ enum dmu_waiting dmu_miss_wait(struct dmu_io *io, u8 op, u64 seen)
 	struct dmu_miss *fresh = mempool_alloc(&dmu_miss_pool, GFP_NOIO), *miss = NULL;
 	enum dmu_waiting waiting = DMU_WAITS;
 	blk_status_t status;
+	const struct dmu_attr *attr;
 	bool ask;
 	u64 run;
 
 	spin_lock_irq(&key->lock);
-	ask = dmu_attr(key, seen)->kind == DMU_KIND_ASK || op == DMU_OP_DISCARD || op == DMU_OP_ZERO;
+	attr = dmu_attr(key, seen);
+	ask = attr->kind == DMU_KIND_ASK || attr->ask || op == DMU_OP_DISCARD || op == DMU_OP_ZERO;
 	status = may_not_wait(key);
 	if (status) {
 		waiting = DMU_ENDED;

@@ -44,8 +44,9 @@ ends() { # [NAME]
 }
 gone() { [ ! -e $above ] && ! dmsetup info dbg >/dev/null 2>&1; }
 
-put() { # TEXT SECTOR [COUNT]: a block of it, above
-	yes "$1" | dd of=$above bs=512 count="${3:-1}" iflag=fullblock seek="$2" oflag=direct conv=notrunc status=none
+put() { # TEXT SECTOR [COUNT]: one write of it, above
+	yes "$1" | dd of=$above bs=$((512 * ${3:-1})) count=1 iflag=fullblock seek=$(($2 * 512)) oflag=direct,seek_bytes \
+		conv=notrunc status=none
 }
 look() { dd if="$1" bs=512 count=1 skip="$2" iflag=direct status=none | head -c "${#3}"; } # DEVICE SECTOR TEXT
 has() { [ "$(look "$@" | tr -d '\0')" = "$3" ]; }  # DEVICE SECTOR TEXT
@@ -172,6 +173,20 @@ check 'e2fsck below' e2fsck -fn "$below"
 
 check 'a command of its own' "$debug" "$below" --name dbg --run "mount \$DMU_DEBUG_DEVICE /mnt && touch /mnt/run; umount /mnt"
 check 'the device is gone' gone
+
+# --- over an image ---------------------------------------------------------------------------------
+make_store() {
+	truncate -s 256M $work/store && mke2fs -q -t ext4 $work/store && mkdir -p /vm && mount -o loop $work/store /vm
+}
+check 'a place for images' make_store
+check 'an image' qemu-img create -q -f qcow2 /vm/a.qcow2 32M
+check 'debugged' "$debug" qcow2:/vm/a.qcow2 --name dbg --rule 'drop write at 16' \
+	--run "yes kept | dd of=\$DMU_DEBUG_DEVICE bs=512 count=1 seek=8 iflag=fullblock oflag=direct conv=fsync &&
+		yes lost | dd of=\$DMU_DEBUG_DEVICE bs=512 count=1 seek=16 iflag=fullblock oflag=direct conv=fsync"
+check 'both devices are gone' wait_for 20 bash -c '! dmsetup ls | grep -q dbg'
+check 'qemu-img is content' qemu-img check -q /vm/a.qcow2
+check 'what was let through is in it' bash -c "qemu-io -f qcow2 -c 'read -v 4096 512' /vm/a.qcow2 | grep -q kept"
+check 'what was dropped is not' bash -c "! qemu-io -f qcow2 -c 'read -v 8192 512' /vm/a.qcow2 | grep -q lost"
 
 # --- its death ------------------------------------------------------------------------------------
 fio_job() { # OPTION...

@@ -105,9 +105,9 @@ TEST(Rule, Patterns) {
     EXPECT_TRUE(rule("drop data hex:53ef@8").pattern->in(data));
     EXPECT_FALSE(rule("drop data hex:53ef@9").pattern->in(data));
     EXPECT_FALSE(rule("drop data hex:53ef@400").pattern->in(data));
-    const auto text = rule("drop write data \"two words; \\\"quoted\\\"\"").pattern;
-    EXPECT_EQ(std::string(reinterpret_cast<const char*>(text->bytes.data()), text->bytes.size()),
-              "two words; \"quoted\"");
+    const Rule quoted = rule("drop write data \"two words; \\\"quoted\\\"\"");
+    const std::vector<std::byte>& bytes = quoted.pattern.value().bytes;
+    EXPECT_EQ(std::string(reinterpret_cast<const char*>(bytes.data()), bytes.size()), "two words; \"quoted\"");
 }
 
 TEST(Parse, RangesInSectorsAndBytes) {
