@@ -37,7 +37,8 @@ static struct dmu_dest *find_place(struct dmu_key *key, const struct dmu_command
 	return find_dest(key, cmd->destination, cmd->physical, cmd->length, writable);
 }
 
-#define MAP_FLAGS	(DMU_MAP_WRITABLE | DMU_MAP_ONCE | DMU_MAP_MIRROR | DMU_MAP_RETURN | DMU_MAP_TELL)
+#define MAP_FLAGS	(DMU_MAP_WRITABLE | DMU_MAP_ONCE | DMU_MAP_MIRROR | DMU_MAP_RETURN | DMU_MAP_TELL | \
+			 DMU_MAP_ASK)
 
 static bool map_flags_agree(const struct dmu_command *cmd)
 {
@@ -45,7 +46,9 @@ static bool map_flags_agree(const struct dmu_command *cmd)
 		return false;
 	if (cmd->flags & DMU_MAP_RETURN && !(cmd->flags & DMU_MAP_ONCE))
 		return false;
-	return cmd->kind == DMU_KIND_LINEAR || !(cmd->flags & (DMU_MAP_MIRROR | DMU_MAP_RETURN | DMU_MAP_TELL));
+	if (cmd->flags & DMU_MAP_ASK && cmd->flags & ~DMU_MAP_ASK)
+		return false;
+	return cmd->kind == DMU_KIND_LINEAR || !(cmd->flags & (DMU_MAP_MIRROR | DMU_MAP_RETURN | DMU_MAP_TELL | DMU_MAP_ASK));
 }
 
 static int make_attr(struct dmu_key *key, const struct dmu_command *cmd, struct dmu_attr *attr)
@@ -62,6 +65,7 @@ static int make_attr(struct dmu_key *key, const struct dmu_command *cmd, struct 
 	if (cmd->pool != DMU_NO_POOL && !dmu_pool_exists(key, cmd->pool))
 		return -ENOENT;
 	attr->tell = cmd->flags & DMU_MAP_TELL;
+	attr->ask = cmd->flags & DMU_MAP_ASK;
 	attr->dest = placed ? find_place(key, cmd, attr->writable) : NULL;
 	attr->mirror = NULL;
 	attr->distance = 0;

@@ -72,6 +72,7 @@ struct dmu_attr {
 	u8 discard;
 	u8 zeroes;
 	bool tell;			/* what fails there comes back */
+	bool ask;			/* LINEAR, not writable: writes are asked for one by one */
 	u8 straight;			/* DMU_STRAIGHT_*, made of the rest */
 	u32 pool;
 	struct dmu_dest *dest;

@@ -256,7 +256,9 @@ static enum todo classify(struct dmu_key *key, u64 value, bool write)
 		return TODO_MISS;
 	switch (dmu_attr(key, value)->kind) {
 	case DMU_KIND_LINEAR:
-		return !write || dmu_attr(key, value)->writable ? TODO_ISSUE : TODO_MISS;
+		if (!write || dmu_attr(key, value)->writable)
+			return TODO_ISSUE;
+		return dmu_attr(key, value)->ask ? TODO_ASK : TODO_MISS;
 	case DMU_KIND_COW:
 		return write ? TODO_PLACE : TODO_ISSUE;
 	case DMU_KIND_ZERO:

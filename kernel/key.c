@@ -178,7 +178,7 @@ void dmu_key_put(struct dmu_key *key)
 static bool same_attr(const struct dmu_attr *a, const struct dmu_attr *b)
 {
 	return a->kind == b->kind && a->writable == b->writable && a->discard == b->discard &&
-	       a->zeroes == b->zeroes && a->pool == b->pool && a->dest == b->dest && a->tell == b->tell &&
+	       a->zeroes == b->zeroes && a->pool == b->pool && a->dest == b->dest && a->tell == b->tell && a->ask == b->ask &&
 	       a->mirror == b->mirror && a->distance == b->distance;
 }
 

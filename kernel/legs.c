@@ -50,8 +50,6 @@ void dmu_route_ended(struct dmu_io *io)
 	blk_status_t status = dmu_route_status(&io->route);
 
 	if (io->route.flags & DMU_MAP_RETURN || (status && io->route.flags & DMU_MAP_TELL)) {
-		/* Its I/O has ended: no drain waits for what the mapper says. */
-		dmu_phase_put(io->key, &io->phase);
 		io->returned = true;
 		INIT_WORK(&io->work, return_work);
 		queue_work(dmu_wq, &io->work);

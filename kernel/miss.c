@@ -150,11 +150,13 @@ enum dmu_waiting dmu_miss_wait(struct dmu_io *io, u8 op, u64 seen)
 	struct dmu_miss *fresh = mempool_alloc(&dmu_miss_pool, GFP_NOIO), *miss = NULL;
 	enum dmu_waiting waiting = DMU_WAITS;
 	blk_status_t status;
+	const struct dmu_attr *attr;
 	bool ask;
 	u64 run;
 
 	spin_lock_irq(&key->lock);
-	ask = dmu_attr(key, seen)->kind == DMU_KIND_ASK || op == DMU_OP_DISCARD || op == DMU_OP_ZERO;
+	attr = dmu_attr(key, seen);
+	ask = attr->kind == DMU_KIND_ASK || attr->ask || op == DMU_OP_DISCARD || op == DMU_OP_ZERO;
 	status = may_not_wait(key);
 	if (status) {
 		waiting = DMU_ENDED;
@@ -193,14 +195,23 @@ static u8 op_of(const struct dmu_io *io)
 	}
 }
 
-/* It has been where it was sent, and the mapper says what becomes of it. On a worker. */
+/*
+ * It has been where it was sent, and the mapper says what becomes of it. On a
+ * worker. The phase is kept until the mapper can read of it, so that it does
+ * before it reads of a drain that this I/O has held up; but a drain never
+ * waits for what the mapper does.
+ */
 void dmu_miss_return(struct dmu_io *io)
 {
-	struct dmu_miss *miss = mempool_alloc(&dmu_miss_pool, GFP_NOIO);
+	struct dmu_miss *miss = mempool_alloc(&dmu_miss_pool, GFP_NOWAIT | __GFP_NOWARN);
 	const struct dmu_route *route = &io->route;
 	struct dmu_key *key = io->key;
 	blk_status_t status;
 
+	if (!miss) {
+		dmu_phase_put(key, &io->phase);
+		miss = mempool_alloc(&dmu_miss_pool, GFP_NOIO);
+	}
 	spin_lock_irq(&key->lock);
 	status = may_not_wait(key);
 	if (!status) {
@@ -209,6 +220,7 @@ void dmu_miss_return(struct dmu_io *io)
 			       (route->status[1] ? DMU_MISS_SECOND_FAILED : 0);
 		miss->error = -blk_status_to_errno(dmu_route_status(route));
 		miss->answered = route->answered;
+		dmu_phase_put(key, &io->phase);
 	}
 	spin_unlock_irq(&key->lock);
 	if (status) {

@@ -1,6 +1,6 @@
 # shellcheck shell=bash
 # SPDX-License-Identifier: GPL-2.0-or-later
-# bash completion for xen-dmu, xen-dmu-list, xen-dmu-xm, xen-dmu-convert and dmu-img
+# bash completion for xen-dmu, xen-dmu-list, xen-dmu-xm, xen-dmu-convert, dmu-img and dmu-debug
 
 _xen_dmu_formats="qcow: raw:"
 
@@ -124,6 +124,41 @@ _dmu_img() {
 	fi
 }
 
+_dmu_debug_options() { # COMMAND
+	case $1 in
+	log) echo "--range --numbers --time --size --kind --flags --outcome --json --hash --summary --explain
+		--base --device --export --import --sectors" ;;
+	replay) echo "--base --to --onto" ;;
+	crash) echo "--at --base --with --all --limit --sample --seed --torn --onto --name" ;;
+	bisect) echo "--base --linear --crash --seed --torn --onto --quiet" ;;
+	explain) echo "--range --json" ;;
+	plot) echo "--by-number" ;;
+	*) echo "--name --log --data --base --log-range --log-ops --log-size --log-reads --rule --order --seed
+		--memory --hold-limit --on-death --script --command --run --stopped --json --version" ;;
+	esac
+}
+
+_dmu_debug() {
+	local word=${COMP_WORDS[COMP_CWORD]} command=${COMP_WORDS[1]:-} words=
+	COMPREPLY=()
+	case ${COMP_WORDS[COMP_CWORD - 1]} in
+	--data) words="full hash none" ;;
+	--order) words="random reverse same" ;;
+	--on-death) words="fail wait" ;;
+	esac
+	if [ -n "$words" ]; then
+		mapfile -t COMPREPLY < <(compgen -W "$words" -- "$word")
+	elif [[ $word == -* ]]; then
+		mapfile -t COMPREPLY < <(compgen -W "$(_dmu_debug_options "$command") --help" -- "$word")
+	else
+		[ "$COMP_CWORD" -ne 1 ] ||
+			mapfile -t COMPREPLY < <(compgen -W "log replay crash bisect explain plot" -- "$word")
+		compopt -o filenames
+		mapfile -t -O ${#COMPREPLY[@]} COMPREPLY < <(compgen -f -- "$word")
+	fi
+}
+
+complete -F _dmu_debug dmu-debug
 complete -F _dmu_img dmu-img
 complete -F _xen_dmu xen-dmu
 complete -F _xen_dmu_list xen-dmu-list

@@ -36,7 +36,7 @@
 #define DMU_FEATURE_MIRROR	(1ull << 4)	/* DMU_MAP_MIRROR */
 #define DMU_FEATURE_PROTECT	(1ull << 5)	/* DMU_PROTECT, write-protected attach */
 #define DMU_FEATURE_DIRTY	(1ull << 6)	/* dirty bitmap */
-#define DMU_FEATURE_RETURN	(1ull << 7)	/* DMU_MAP_RETURN, DMU_MAP_TELL, DONE for reads and writes, flags of misses from FUA on */
+#define DMU_FEATURE_RETURN	(1ull << 7)	/* DMU_MAP_RETURN, DMU_MAP_TELL, DMU_MAP_ASK, DONE for reads and writes, flags of misses from FUA on */
 #define DMU_FEATURE_ASK_FLUSH	(1ull << 8)	/* the table option ask_flush */
 
 /* ------------------------------------------------------------- ioctls --- */
@@ -264,7 +264,8 @@ enum {
 	DMU_CMD_REVOKE		= 7,	/* pool: REVOKED comes for each unused piece, at once */
 	/*
 	 * Forgets the range, then waits until I/O issued before has ended;
-	 * INVALIDATED with the id follows. length 0: only waits.
+	 * INVALIDATED with the id follows. length 0: only waits. What RETURN or
+	 * TELL brings back of that I/O is read before INVALIDATED.
 	 */
 	DMU_CMD_INVALIDATE	= 8,
 	/*
@@ -290,6 +291,7 @@ enum {
  */
 #define DMU_MAP_RETURN		(1u << 4)
 #define DMU_MAP_TELL		(1u << 5)	/* LINEAR, also cached: a request that fails there comes back in the same way */
+#define DMU_MAP_ASK		(1u << 6)	/* cached LINEAR, no other flag: reads go there, each write is a miss of its own as on ASK */
 
 struct dmu_command {
 	__u32 type;

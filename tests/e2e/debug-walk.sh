@@ -157,8 +157,8 @@ check "what fsync has acknowledged is there" dmu-debug crash barriers.log \
 	--at "$(number barriers 'mark.*"file 3"')" --base barriers.base --sample 4 -- sh -c "$third_file"
 
 work_on none barrier=0
-check "without, bisect finds the first point at which a crash can" \
-	bisected none --crash 12 --quiet --onto bad.img -- sh -c "$sound" && bisected none --crash 12 --quiet --onto bad.img -- sh -c "$sound" >bad.txt
+first_bad() { bisected none --crash 12 --quiet --onto bad.img -- sh -c "$sound" >bad.txt || { cat bad.txt && return 1; }; }
+check "without, bisect finds the first point at which a crash can" first_bad
 check "it names the request" grep -q '^first bad point: [0-9]' bad.txt
 check "and e2fsck finds that image bad, too" sh -c '! e2fsck -fn bad.img'
 # dm-log-writes logs a mark at once, but unflushed writes only later: the commit itself tells the moment.

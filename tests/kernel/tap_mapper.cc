@@ -120,13 +120,21 @@ private:
         }
     }
 
+    // In several extents it is told of failures in every other one only, so that they stay several.
     void map(uint64_t id) {
+        uint64_t at = 0;
+        for (; o_.sectors - at > o_.piece; at += o_.piece) map(0, at, o_.piece);
+        map(id, at, o_.sectors - at);
+    }
+
+    void map(uint64_t id, uint64_t start, uint64_t length) {
         dmu_command command;
         const bool first = !(failed_ & DMU_MISS_FIRST_FAILED);
         const bool second = !o_.second.empty() && !(failed_ & DMU_MISS_SECOND_FAILED);
-        dmu_cmd_map_linear(&command, id, 0, o_.sectors, first ? first_number : second_number, first ? 0 : o_.offset,
-                           DMU_MAP_WRITABLE | DMU_MAP_TELL);
-        if (first && second) dmu_cmd_mirror(&command, second_number, o_.offset);
+        const bool tell = start / o_.piece % 2 == 0;
+        dmu_cmd_map_linear(&command, id, start, length, first ? first_number : second_number,
+                           first ? start : start + o_.offset, DMU_MAP_WRITABLE | (tell ? DMU_MAP_TELL : 0));
+        if (first && second) dmu_cmd_mirror(&command, second_number, start + o_.offset);
         dmu_cmd_policies(&command, DMU_POLICY_PASS, DMU_POLICY_PASS);
         send(command);
     }
@@ -200,7 +208,7 @@ int main(int argc, char** argv) {
     app.add_option("--first", o.first)->required();
     app.add_option("--second", o.second, "makes a mirror of it");
     app.add_option("--offset", o.offset, "where the second begins");
-    app.add_option("--piece", o.piece, "answers at most so many sectors of a request at once");
+    app.add_option("--piece", o.piece, "maps so many sectors at once, at most");
     app.add_option("--fail-at", o.fail_at, "a request that starts there ends in ENOSPC");
     app.add_flag("--ask", o.ask, "asks for every request, and has it come back");
     app.add_flag("--mix", o.mix, "answers in no order, and sends some again");

@@ -254,6 +254,7 @@ void Engine::hold(Request& request) {
     ++totals_.held;
     request.state = State::held;
     held_.push_back(request.serial);
+    mind_reads();  // before its sender can ask for what it wrote
     request.record.end = static_cast<std::uint64_t>((now() - start_).count());
     update(request);
     totals_.total += now() - request.arrived;
@@ -329,28 +330,37 @@ void Engine::update(const Request& request) {
 
 // ---------------------------------------------------------------- the kernel
 
-void Engine::map_all(bool ask) {
-    dmu_command map;
-    if (ask)
+void Engine::map_all(std::uint32_t kind, std::uint32_t flags, std::uint32_t policy) {
+    dmu_command forget, map;
+    dmu_cmd_invalidate(&forget, 1, 0, setup_.sectors);
+    if (kind == DMU_KIND_ASK)
         dmu_cmd_map_ask(&map, 0, 0, setup_.sectors);
     else
-        dmu_cmd_map_linear(&map, 0, 0, setup_.sectors, setup_.device, 0, DMU_MAP_WRITABLE);
-    if (ask)
-        dmu_cmd_policies(&map, DMU_POLICY_ASK, DMU_POLICY_ASK);
-    else
-        dmu_cmd_policies(&map, DMU_POLICY_PASS, DMU_POLICY_PASS);
-    dmu_command forget;
-    dmu_cmd_invalidate(&forget, 1, 0, setup_.sectors);
+        dmu_cmd_map_linear(&map, 0, 0, setup_.sectors, setup_.device, 0, flags);
+    dmu_cmd_policies(&map, policy, policy);
     command(forget);
     command(map);
 }
 
 void Engine::watch() {
-    map_all(true);
+    watching_ = true;
+    reads_ask_ = reads_matter();
+    map_all(reads_ask_ ? DMU_KIND_ASK : DMU_KIND_LINEAR, DMU_MAP_ASK, DMU_POLICY_ASK);
 }
 
 void Engine::pass() {
-    map_all(false);
+    map_all(DMU_KIND_LINEAR, DMU_MAP_WRITABLE, DMU_POLICY_PASS);
+}
+
+bool Engine::reads_matter() const {
+    return setup_.reads || !held_.empty() || std::any_of(rules_.begin(), rules_.end(), [](const Rule& rule) {
+               return rule.enabled && (rule.takes(Op::read) || rule.action.what == Do::reorder);
+           });
+}
+
+// Reads that nobody is interested in pass without us.
+void Engine::mind_reads() {
+    if (watching_ && !finishing_ && reads_matter() != reads_ask_) watch();
 }
 
 Status Engine::send() {

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "tools/debug/device.h"
 
+#include <sys/mman.h>
+#include <unistd.h>
+
 #include <algorithm>
 #include <chrono>
 #include <thread>
@@ -10,6 +13,8 @@ namespace {
 
 // Of the device below, so that a successor finds it.
 constexpr std::uint64_t below_cookie = 0x64627567;
+// Of a file of no other use: the device has been left, and does not ask any more.
+constexpr std::uint64_t left_cookie = 0x6c656674;
 constexpr unsigned last_destination = 64;
 
 std::string key_of(const std::string& name) {
@@ -40,6 +45,11 @@ Result<std::unique_ptr<Device>> Device::open(const std::string& name, OnDeath on
     if (!channel) return channel.error();
     device->channel_ = std::move(*channel);
     device->taken_over_ = static_cast<bool>(there);
+    for (unsigned number = 1; number < last_destination; ++number)
+        if (const auto known = device->channel_->get_destination(number); known && known->cookie == left_cookie)
+            return Error{Code::busy, "/dev/mapper/" + name +
+                                         " has been left to pass everything through until it is "
+                                         "closed: unmount or close it first"};
     if (auto status = device->channel_->set_wait(on_death == OnDeath::fail ? 0 : DMU_WAIT_FOREVER); !status)
         return status.error();
     return device;
@@ -101,11 +111,7 @@ std::future<Result<DmInfo>> Device::create(const BelowShape& shape) {
 
 Result<DmInfo> Device::make(const DmTable& table) {
     if (!taken_over_) return devices_->create(name_, "DMUDEBUG-" + name_, table);
-    const auto there = devices_->info(name_);
-    // One that was to go at its last close does not ask any more.
-    if (there)
-        if (auto status = switch_to(table); !status) return status.error();
-    return there;
+    return devices_->info(name_);
 }
 
 std::future<Result<Device::Removed>> Device::remove(const BelowShape& shape) {
@@ -122,14 +128,19 @@ Result<Device::Removed> Device::take_away(const DmTable& plain) {
         std::this_thread::sleep_for(std::chrono::milliseconds(200));
     }
     // From now on it gets along without us.
-    if (auto status = switch_to(plain); !status) return status.error();
+    if (auto status = leave(plain); !status) return status.error();
     if (auto status = devices_->remove_deferred(name_); !status) return status.error();
     return Removed::when_closed;
 }
 
 // Nothing is flushed or frozen: that would be for a file system's sake, which sees no change.
-Status Device::switch_to(const DmTable& table) {
-    if (auto status = devices_->reload(name_, table); !status) return status;
+Status Device::leave(const DmTable& plain) {
+    const int mark = memfd_create("dmu-debug-left", MFD_CLOEXEC);
+    if (mark < 0) return system_error("marking the device as left");
+    const auto added = add_destination(mark, left_cookie);
+    close(mark);
+    if (!added) return added.error();
+    if (auto status = devices_->reload(name_, plain); !status) return status;
     if (auto status = devices_->suspend(name_, true); !status) return status;
     return devices_->resume(name_);
 }

@@ -44,7 +44,7 @@ private:
     DmTable table(const BelowShape& shape, bool ask_flush) const;
     Result<DmInfo> make(const DmTable& table);
     Result<Removed> take_away(const DmTable& plain);
-    Status switch_to(const DmTable& table);
+    Status leave(const DmTable& plain);
 
     const std::string name_;
     std::unique_ptr<DeviceMapper> devices_;

@@ -9,6 +9,8 @@
 namespace dmu::debug {
 namespace {
 
+constexpr std::uint64_t drain_id = 2;
+
 std::uint32_t flags_of(const dmu_event& event) {
     std::uint32_t flags = 0;
     if (event.flags & DMU_MISS_FUA) flags |= flag_fua;
@@ -44,6 +46,7 @@ void Engine::event(const dmu_event& event) {
         command(committed);
         return;
     }
+    if (event.type == DMU_EV_INVALIDATED && event.id == drain_id) forget_lost();
     if (event.type != DMU_EV_MISS && event.type != DMU_EV_FLUSH) return;
     const auto sent = event.flags & DMU_MISS_RETURNED ? sent_.find(event.sequence) : sent_.end();
     if (sent == sent_.end()) {
@@ -310,17 +313,21 @@ Result<unsigned> Engine::add_rule(const std::string& text) {
     if (!rule) return rule.error();
     rule->number = next_rule_++;
     rules_.push_back(*rule);
+    mind_reads();
     return rule->number;
 }
 
 bool Engine::remove_rule(unsigned number) {
-    return std::erase_if(rules_, [&](const Rule& rule) { return number == 0 || rule.number == number; }) != 0;
+    const auto removed = std::erase_if(rules_, [&](const Rule& r) { return number == 0 || r.number == number; });
+    mind_reads();
+    return removed != 0;
 }
 
 bool Engine::enable_rule(unsigned number, bool enabled) {
     const auto rule = std::find_if(rules_.begin(), rules_.end(), [&](const Rule& r) { return r.number == number; });
     if (rule == rules_.end()) return false;
     rule->enabled = enabled;
+    mind_reads();
     return true;
 }
 
@@ -351,6 +358,7 @@ Result<std::uint64_t> Engine::mark(const std::string& text) {
 }
 
 void Engine::tick() {
+    mind_reads();
     const auto list = delayed_;
     for (const auto serial : list) {
         Request& request = *find(serial);
@@ -367,6 +375,29 @@ std::optional<Time> Engine::next_due() const {
     for (const auto serial : delayed_)
         if (!due || find(serial)->due < *due) due = find(serial)->due;
     return due;
+}
+
+// What does not come back before a drain has ended went back to device-mapper.
+void Engine::drain() {
+    if (!drained_.empty() || sent_.empty()) return;
+    for (const auto& [id, serial] : sent_) drained_.push_back(id);
+    dmu_command wait;
+    dmu_cmd_invalidate(&wait, drain_id, 0, 0);
+    command(wait);
+}
+
+void Engine::forget_lost() {
+    for (const auto id : std::exchange(drained_, {})) {
+        const auto sent = sent_.find(id);
+        if (sent == sent_.end()) continue;
+        Request& request = *find(sent->second);
+        sent_.erase(sent);
+        std::erase(below_, request.serial);
+        std::erase(queue_, request.serial);
+        say("the " + request.text() + " never came back (was the device suspended?)");
+        end(request, Outcome::failed, EIO);
+    }
+    unblock();
 }
 
 void Engine::finish() {

@@ -88,7 +88,7 @@ public:
     void tick();
     std::optional<Time> next_due() const;
 
-    // All ask; to be sent once, first.
+    // What changes something asks, and so do reads where they matter; to be sent once, first.
     void watch();
 
     Result<unsigned> add_rule(const std::string& text);
@@ -126,6 +126,8 @@ public:
 
     // No more rules and stops: everything goes through, held writes first.
     void finish();
+    // Finds what was taken away from us, by a suspend of the device without a flush.
+    void drain();
     bool idle() const { return requests_.empty(); }
     // From now on nobody asks (but flushes may).
     void pass();
@@ -153,6 +155,7 @@ private:
     void apply(Request& request, const Action& action);
     void stop(Request& request, const std::string& why);
     void leave_current();
+    void forget_lost();
     void next_stop();
 
     // actions.cc: what becomes of it
@@ -178,7 +181,9 @@ private:
     void drop_data(Request& request);
     void update(const Request& request);
     void command(const dmu_command& command) { out_.push_back(command); }
-    void map_all(bool ask);
+    void map_all(std::uint32_t kind, std::uint32_t flags, std::uint32_t policy);
+    bool reads_matter() const;
+    void mind_reads();
 
     EngineSetup setup_;
     Hooks hooks_;
@@ -191,11 +196,13 @@ private:
     std::vector<std::uint64_t> held_, delayed_;
     std::deque<std::pair<std::uint64_t, std::string>> stops_;  // behind the current one
     std::vector<Rule> rules_;
+    std::vector<std::uint64_t> drained_;  // ids that were sent on before a drain
     std::vector<dmu_command> out_;
     std::uint64_t next_serial_ = 1, next_number_ = 1, order_ = 0, decided_ = 0;
     unsigned next_rule_ = 1;
     std::uint64_t current_ = 0;
-    bool paused_ = false, finishing_ = false, log_failed_ = false, store_failed_ = false;
+    bool paused_ = false, finishing_ = false, watching_ = false, reads_ask_ = true, log_failed_ = false,
+         store_failed_ = false;
     std::uint64_t steps_ = 0;
     std::optional<std::uint64_t> until_;
     bool until_flush_ = false;

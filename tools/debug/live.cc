@@ -253,6 +253,7 @@ private:
     void end() {
         if (step_ != Step::serving) return;
         step_ = Step::ending;
+        ended_ = Clock::now();
         input_.reset();
         output_.before = output_.after = {};
         engine_->finish();
@@ -260,6 +261,8 @@ private:
 
     Status go_on() {
         constexpr std::chrono::seconds none{};
+        constexpr std::chrono::seconds patience{2};
+        if (step_ == Step::ending && Clock::now() - ended_ > patience) engine_->drain();
         if (creating_.valid() && creating_.wait_for(none) == std::future_status::ready)
             if (auto status = created(creating_.get()); !status) return status;
         if (step_ == Step::ending && !creating_.valid() && engine_->idle()) {
@@ -335,6 +338,7 @@ private:
     std::future<Result<DmInfo>> creating_;
     std::future<Result<Device::Removed>> removing_;
     Step step_ = Step::serving;
+    Time ended_ = {};
 };
 
 }  // namespace

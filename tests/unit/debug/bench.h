@@ -202,6 +202,7 @@ protected:
     }
 
     std::uint64_t give(const dmu_event& event) {
+        time += std::chrono::microseconds(1);
         engine->event(event);
         EXPECT_TRUE(engine->send());
         return event.id;

@@ -281,6 +281,34 @@ TEST_F(EngineTest, FailRead) {
     EXPECT_EQ(sent(read(9)).error, 0);
 }
 
+TEST_F(EngineTest, ReadsPassUnlessTheyMatter) {
+    const auto asks = [this] { return kernel->cached.back().kind == static_cast<unsigned>(DMU_KIND_ASK); };
+    engine->watch();
+    EXPECT_TRUE(engine->send());
+    EXPECT_FALSE(asks());
+    EXPECT_EQ(kernel->cached.back().flags, static_cast<unsigned>(DMU_MAP_ASK));
+    rule("drop write at 100");
+    EXPECT_TRUE(engine->send());
+    EXPECT_EQ(kernel->cached.size(), 1u);
+    rule("fail read at 8");
+    EXPECT_TRUE(engine->send());
+    EXPECT_TRUE(asks());
+    engine->remove_rule(2);
+    EXPECT_TRUE(engine->send());
+    EXPECT_FALSE(asks());
+    rule("stop write");
+    write(8, 1);
+    act("reorder");
+    settle();
+    EXPECT_TRUE(asks()) << "what is held has to be seen";
+    engine->remove_rule(0);
+    go();
+    flush();
+    engine->tick();
+    EXPECT_TRUE(engine->send());
+    EXPECT_FALSE(asks());
+}
+
 // -------------------------------------------------------------- same sectors
 
 TEST_F(EngineTest, WritesOfTheSameSectorsGoOneAfterTheOther) {
@@ -320,6 +348,22 @@ TEST_F(EngineTest, AtTheEndEverythingGoesThrough) {
     EXPECT_TRUE(kernel->cached.back().flags & DMU_MAP_WRITABLE);
 }
 
+TEST_F(EngineTest, WhatWasTakenAwayIsForgotten) {
+    write(8, 1);
+    write(8, 2);
+    (void)kernel->returns();  // lost
+    engine->finish();
+    engine->drain();
+    EXPECT_TRUE(engine->send());
+    dmu_event event{};
+    event.type = DMU_EV_INVALIDATED;
+    event.id = 2;
+    give(event);
+    settle();
+    EXPECT_TRUE(engine->idle());
+    EXPECT_EQ(device->at(8), 2);
+}
+
 TEST_F(EngineTest, WhatAPredecessorHadSentOnBeginsAnew) {
     auto event = kernel->send(DMU_OP_WRITE, {8, 1}, 6);
     event.flags |= DMU_MISS_RETURNED | DMU_MISS_AGAIN;
@@ -341,7 +385,7 @@ TEST_F(EngineTest, DataOfTheStoppedWriteIsFetched) {
     settle();
     EXPECT_EQ(seen, filled(1, 0x41));
     EXPECT_FALSE(ended(a));
-    act("tear 0+0");
+    act("tear 0+1");
 }
 
 // ----------------------------------------------------------------------- log
