@@ -168,6 +168,21 @@ check "the kernel sent no flush that would have kept it" sh -c \
 lost() { ! dmu-debug crash none.log --at "$third" --base none.base -- sh -c "$third_file"; }
 check "so that what fsync has acknowledged can be lost" lost
 
+# --- the debugger's own log ------------------------------------------------------
+live() {
+	truncate -s $((sectors * 512)) live.dev
+	loop live.dev
+	dmu-debug "$loop" --name logged --log live.log --base live.base --run "mke2fs -q -t ext4 -E lazy_itable_init=0 \
+		\$DMU_DEBUG_DEVICE && mount \$DMU_DEBUG_DEVICE $mnt && echo hello >$mnt/hello && sync $mnt/hello && umount $mnt"
+}
+check "the same under the debugger" live
+losetup -d "${loops[@]}" && loops=()
+check "its log replayed is the device" dmu-debug replay live.log --base live.base --onto live.last
+check "byte for byte, too" cmp live.dev live.last
+dmu-debug log live.log --base live.base --explain >live.txt
+check "and tells the same order of a commit" in_order live.txt 'ext4 file /hello' 'descriptor of transaction' \
+	'journal: contents' ' flush ' 'commit of transaction'
+
 # --- a picture -------------------------------------------------------------------
 dmu-debug plot walk.log >walk.svg
 check "the picture is XML, with a line per flush" sh -c \
