@@ -118,6 +118,18 @@ check "before the commit block the file is not there, and the device can be writ
 check "with the commit block it is" mounted_crash "$commit" 'grep -q hello hello'
 check "base and log are as they were" cmp walk.base walk.base.before
 
+killed() {
+	dmu-debug crash walk.log --at "$commit" --base walk.base --name killed >killed.out 2>&1 &
+	served=$!
+	wait_for 20 grep -q 'served until' killed.out || { cat killed.out && return 1; }
+	kill -9 $served
+	wait $served 2>/dev/null
+	served=
+	! timeout 20 dd if=/dev/mapper/killed of=/dev/null bs=4k count=1 skip=4000 iflag=direct 2>/dev/null &&
+		dmsetup remove --retry killed
+}
+check "killed, its device fails what it is asked, and can be removed" killed
+
 # shellcheck disable=SC2016
 sound='e2fsck -E journal_only -y {} >/dev/null; e2fsck -fn {}'
 check "every result of a crash between data and flush is sound" \
