@@ -170,7 +170,7 @@ enum {
 	DMU_EV_FLUSH		= 3,	/* id sequence: wants COMMITTED of it, or FAIL; data of those changes is durable already. One may come from the kernel itself, when the log fills up. With DMU_FLUSH_ASKED: wants DONE or FAIL */
 	DMU_EV_LEASE_LOW	= 4,	/* pool, length = sectors left; once, until it is above the mark again */
 	DMU_EV_REVOKED		= 5,	/* pool destination physical length flags: unused rest of a lease */
-	DMU_EV_INVALIDATED	= 6,	/* id: done and drained */
+	DMU_EV_INVALIDATED	= 6,	/* id: done and drained; may be what a predecessor asked for */
 	DMU_EV_PLACED		= 7,	/* hand-over: start length destination physical of a first write under way */
 	DMU_EV_LEASED		= 8,	/* hand-over: pool destination physical length flags */
 	DMU_EV_ATTACHED		= 9,	/* end of the hand-over; sequence = last change; length = sectors of the table */
