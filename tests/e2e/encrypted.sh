@@ -136,7 +136,7 @@ try_kills() { # KIND
 	local job status
 	make_image "$1" || { fail "$1: make it" && return; }
 	check "$1: attach" xen-dmu attach "$spec" --name e || { show_logs && return; }
-	fio_verify /dev/mapper/e --size=64M --io_size=24M &
+	fio_verify /dev/mapper/e --size=64M --io_size=12M &
 	job=$!
 	for i in 1 2 3; do
 		sleep 0.5
