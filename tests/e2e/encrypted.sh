@@ -136,7 +136,7 @@ try_kills() { # KIND
 	local job status
 	make_image "$1" || { fail "$1: make it" && return; }
 	check "$1: attach" xen-dmu attach "$spec" --name e || { show_logs && return; }
-	fio_verify /dev/mapper/e --size=64M --io_size=24M &
+	fio_verify /dev/mapper/e --size=64M --io_size=12M &
 	job=$!
 	for i in 1 2 3; do
 		sleep 0.5
@@ -157,15 +157,18 @@ try_kills() { # KIND
 
 # The successor can't read the key: what is mapped goes on, the rest waits until it can.
 try_without_key() { # KIND
-	local job
+	local job status
+	dd if=/dev/mapper/e of=/dev/null bs=64k count=1 iflag=direct status=none
 	mv $key /var/tmp/key && kill -9 "$(cat /run/xen-dmu/mapper-name-e.pid)"
-	check "$1: without the key file, what is mapped" dd if=/dev/mapper/e of=/dev/null bs=64k count=1 iflag=direct
+	check "$1: without the key file, what is mapped" timeout 20 dd if=/dev/mapper/e of=/dev/null bs=64k count=1 iflag=direct
 	dd if=/mnt/big of=/dev/mapper/e bs=1M seek=90 count=2 oflag=direct conv=fsync status=none &
 	job=$!
 	sleep 1
 	check "$1: a first write waits" kill -0 $job
 	mv /var/tmp/key $key
-	check "$1: it goes on when the key file is back" wait $job
+	wait $job
+	status=$?
+	check "$1: it goes on when the key file is back" [ $status -eq 0 ]
 }
 
 # Two readers, each with devices of its own.
