@@ -96,13 +96,17 @@ void Leases::refused(const Error& error) {
         alarms_.raise(error.code == Code::corrupt ? "corrupt" : "allocate", error.message);
 }
 
+// Also where none are to be had any more: the predecessor's configuration was another.
 void Leases::handed_over() {
-    if (found_) revoke();
+    if (found_) send_revoke();
     found_ = false;
 }
 
 void Leases::revoke() {
-    if (!usable_) return;
+    if (usable_) send_revoke();
+}
+
+void Leases::send_revoke() {
     dmu_command command{};
     command.type = DMU_CMD_REVOKE;
     command.destination = DMU_NO_DESTINATION;

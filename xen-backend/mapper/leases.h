@@ -50,6 +50,7 @@ private:
     void lease(std::uint64_t bytes);
     void hand_out(const Place& space);
     void refused(const Error& error);
+    void send_revoke();
     void set_pool();
 
     Image& image_;

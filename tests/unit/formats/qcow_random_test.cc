@@ -67,7 +67,8 @@ protected:
         ASSERT_OK(target_->adopt(log, lease));
     }
 
-    const std::uint64_t lease_bytes_ = test_seed() % 2 * 100000;
+    const std::uint64_t seed_ = test_seed();
+    const std::uint64_t lease_bytes_ = seed_ % 2 * 100000;
     MemoryDisks disks_;
     std::string spec_;
     Bytes model_;
@@ -86,9 +87,8 @@ INSTANTIATE_TEST_SUITE_P(Shape, QcowRandom, ::testing::ValuesIn(cases()), [](con
 });
 
 TEST_P(QcowRandom, AgreesWithTheModel) {
-    const auto seed = test_seed();
-    SCOPED_TRACE("DMU_TEST_SEED=" + std::to_string(seed));
-    std::mt19937_64 random(seed);
+    SCOPED_TRACE("DMU_TEST_SEED=" + std::to_string(seed_));
+    std::mt19937_64 random(seed_);
     ASSERT_NO_FATAL_FAILURE(make_layers(random));
     ASSERT_NO_FATAL_FAILURE(open());
     for (int i = 0; i < 150; i++) {

@@ -54,10 +54,16 @@ inline Bytes pattern(std::size_t size, std::uint64_t seed) {
     return bytes;
 }
 
-// A seed to repeat a run with: DMU_TEST_SEED; printed with every failure by SCOPED_TRACE.
+// A seed to repeat a sequence with: DMU_TEST_SEED; printed with every failure by SCOPED_TRACE.
+// Without it each sequence takes the next number from one that the process prints.
 inline std::uint64_t test_seed() {
     if (const char* text = std::getenv("DMU_TEST_SEED")) return std::strtoull(text, nullptr, 0);
-    return std::random_device{}();
+    static std::uint64_t next = [] {
+        const std::uint64_t first = std::random_device{}();
+        std::printf("seeds from %llu on\n", static_cast<unsigned long long>(first));
+        return first;
+    }();
+    return next++;
 }
 
 // A directory of its own, removed at the end.

@@ -163,6 +163,24 @@ TEST(Leases, FirstWritesGoOnWithoutAMapperAndASuccessorTakesTheRestBack) {
     EXPECT_EQ(place.check("a.qcow").allocated, 600u);
 }
 
+TEST(Leases, OfAPredecessorComeBackThoughNoneAreWanted) {
+    Place place;
+    FakeKernel kernel(features);
+    TestDisk first(kernel, lazy("qcow2:" + place.image("qcow2", "a", size)));
+    ASSERT_TRUE(first) << first.error().message;
+    for (unsigned i = 0; i < 4; ++i) ASSERT_EQ(first.write(i * 128, pattern(512, i)), 0);
+    DiskSetup setup = first.successor_setup();
+    setup.config.lease_ahead = LeaseAhead::no;
+    first.kill();
+    TestDisk second(kernel, setup);
+    ASSERT_TRUE(second) << second.error().message;
+    const auto misses = second.target().state().misses;
+    ASSERT_EQ(second.write(100 * 128, pattern(512, 100)), 0);
+    EXPECT_EQ(second.target().state().misses, misses + 1);
+    EXPECT_TRUE(second.close());
+    EXPECT_EQ(place.check("a", "qcow2").corruptions, 0u);
+}
+
 TEST(Leases, DiskFullStillWaits) {
     Place place;
     FakeKernel kernel(features);
