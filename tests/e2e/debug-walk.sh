@@ -5,7 +5,7 @@
 # Judges: the kernel's own log of the same writes (dm-log-writes), e2fsck, ext4's recovery.
 #
 # vm: --kernel 6.1 --timeout 240
-# vm: --kernel 6.12 --timeout 240
+# vm-long: --kernel 6.12 --timeout 240
 set -uo pipefail
 # shellcheck source=tests/vm/lib.sh
 . "$(dirname "$0")/../vm/lib.sh"

@@ -6,7 +6,7 @@
 # death under I/O.
 #
 # vm: --kernel 6.1 --timeout 300
-# vm: --kernel 6.12 --timeout 300
+# vm-long: --kernel 6.12 --timeout 300
 
 # Functions are called through "check" and "wait_for", too.
 # shellcheck disable=SC2317

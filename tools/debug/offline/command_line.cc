@@ -42,7 +42,8 @@ Result<Filter> FilterOptions::parse() const {
         if (dots == std::string::npos) return Error{Code::invalid, "'" + text + "' is not FROM..TO"};
         const auto from = dots == 0 ? Result<std::uint64_t>(0) : parse_moment(text.substr(0, dots));
         if (!from) return from.error();
-        const auto to = dots + 2 == text.size() ? Result<std::uint64_t>(UINT64_MAX) : parse_moment(text.substr(dots + 2));
+        const auto to =
+            dots + 2 == text.size() ? Result<std::uint64_t>(UINT64_MAX) : parse_moment(text.substr(dots + 2));
         if (!to) return to.error();
         return std::pair(*from, *to);
     };
