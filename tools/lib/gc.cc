@@ -3,6 +3,8 @@
 
 #include <set>
 
+#include "xen-backend/control/crypt_devices.h"
+
 namespace dmu {
 namespace {
 
@@ -17,9 +19,10 @@ Status status_of(const Result<Json>& reply) {
 
 Status remove_device(const Ports& ports, const std::string& name) {
     // I/O that waits for a mapper would keep the device for ever.
-    if (const auto info = ports.devices->info(name); info && info->open_count)
-        return Error{Code::busy, "it is open; stop what uses it first"};
-    (void)ports.devices->message(name, "fail");
+    const auto info = ports.devices->info(name);
+    if (info && info->open_count) return Error{Code::busy, "it is open; stop what uses it first"};
+    // Of a crypt device it is the one below that can wait.
+    if (info && !control::is_crypt(info->uuid)) (void)ports.devices->message(name, "fail");
     return ports.devices->remove(name, true);
 }
 

@@ -25,9 +25,13 @@ std::vector<DeviceName> crypt_devices(const DiskState& state) {
     return devices;
 }
 
+bool is_crypt(const std::string& uuid) {
+    return uuid.find(crypt_word) != std::string::npos;
+}
+
 unsigned removal_rank(const std::string& uuid) {
     if (uuid.find(base_word) != std::string::npos) return 2;
-    return uuid.find(crypt_word) != std::string::npos ? 1 : 0;
+    return is_crypt(uuid) ? 1 : 0;
 }
 
 }  // namespace dmu::control

@@ -26,6 +26,7 @@ struct CryptNames {
 CryptNames crypt_names(const std::string& name, const std::string& key, unsigned layer, unsigned file);
 // Of all files, each before the one that it stands on.
 std::vector<DeviceName> crypt_devices(const DiskState& state);
+bool is_crypt(const std::string& uuid);
 // A device's place in the order of removal: 0 first.
 unsigned removal_rank(const std::string& uuid);
 
