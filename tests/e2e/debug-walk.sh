@@ -118,6 +118,18 @@ check "before the commit block the file is not there, and the device can be writ
 check "with the commit block it is" mounted_crash "$commit" 'grep -q hello hello'
 check "base and log are as they were" cmp walk.base walk.base.before
 
+killed() {
+	dmu-debug crash walk.log --at "$commit" --base walk.base --name killed >killed.out 2>&1 &
+	served=$!
+	wait_for 20 grep -q 'served until' killed.out || { cat killed.out && return 1; }
+	kill -9 $served
+	wait $served 2>/dev/null
+	served=
+	! timeout 20 dd if=/dev/mapper/killed of=/dev/null bs=4k count=1 skip=4000 iflag=direct 2>/dev/null &&
+		dmsetup remove --retry killed
+}
+check "killed, its device fails what it is asked, and can be removed" killed
+
 # shellcheck disable=SC2016
 sound='e2fsck -E journal_only -y {} >/dev/null; e2fsck -fn {}'
 check "every result of a crash between data and flush is sound" \
@@ -150,27 +162,47 @@ never_bad() { # NAME OPTIONS...
 }
 
 work_on barriers barrier=1
-check "with barriers no crash does harm" never_bad barriers --crash 6 --kind flush -- sh -c "$sound"
+check "with barriers no crash does harm" never_bad barriers --crash 3 --linear --flags fua -- sh -c "$sound"
 # shellcheck disable=SC2016
 third_file='e2fsck -E journal_only -y {} >/dev/null; debugfs -R "stat d3/file" {} 2>&1 | grep -q "Size: 32768"'
 check "what fsync has acknowledged is there" dmu-debug crash barriers.log \
 	--at "$(number barriers 'mark.*"file 3"')" --base barriers.base --sample 4 -- sh -c "$third_file"
 
 work_on none barrier=0
-check "without, bisect finds the first point at which a crash can" \
-	bisected none --crash 12 --quiet --onto bad.img -- sh -c "$sound" && bisected none --crash 12 --quiet --onto bad.img -- sh -c "$sound" >bad.txt
+first_bad() { bisected none --crash 12 --quiet --onto bad.img -- sh -c "$sound" >bad.txt || { cat bad.txt && return 1; }; }
+check "without, bisect finds the first point at which a crash can" first_bad
 check "it names the request" grep -q '^first bad point: [0-9]' bad.txt
 check "and e2fsck finds that image bad, too" sh -c '! e2fsck -fn bad.img'
 # dm-log-writes logs a mark at once, but unflushed writes only later: the commit itself tells the moment.
 third=$(dmu-debug log none.log --base none.base --explain | awk '/commit of transaction/ && ++n == 3 { print $1 }')
 check "the kernel sent no flush that would have kept it" sh -c \
 	"[ \$(dmu-debug log none.log -k flush -N -$third | wc -l) -eq 0 ]"
-lost() { ! dmu-debug crash none.log --at "$third" --base none.base -- sh -c "$third_file"; }
+lost() {
+	local status=0
+	dmu-debug crash none.log --at "$third" --base none.base -- sh -c "$third_file" || status=$?
+	[ $status -eq 2 ]
+}
 check "so that what fsync has acknowledged can be lost" lost
+
+# --- the debugger's own log ------------------------------------------------------
+live() {
+	truncate -s $((sectors * 512)) live.dev
+	loop live.dev
+	dmu-debug "$loop" --name logged --log live.log --base live.base --run "mke2fs -q -t ext4 -E lazy_itable_init=0 \
+		\$DMU_DEBUG_DEVICE && mount \$DMU_DEBUG_DEVICE $mnt && echo hello >$mnt/hello && sync $mnt/hello && umount $mnt"
+}
+check "the same under the debugger" live
+losetup -d "${loops[@]}" && loops=()
+check "its log replayed is the device" dmu-debug replay live.log --base live.base --onto live.last
+check "byte for byte, too" cmp live.dev live.last
+dmu-debug log live.log --base live.base --explain >live.txt
+check "and tells the same order of a commit" in_order live.txt 'ext4 file /hello' 'descriptor of transaction' \
+	'journal: contents' ' flush ' 'commit of transaction'
 
 # --- a picture -------------------------------------------------------------------
 dmu-debug plot walk.log >walk.svg
-check "the picture is XML, with a line per flush" sh -c \
-	'python3 -c "import sys, xml.dom.minidom as x; d = x.parse(sys.argv[1]); n = len(d.getElementsByTagName(\"line\")); sys.exit(n != int(sys.argv[2]))" \
-	walk.svg "$(dmu-debug log walk.log -k flush,mark | wc -l)"'
+# shellcheck disable=SC2016
+check "the picture has a line per flush and mark, and an end" sh -c \
+	'[ "$(grep -c "<line " walk.svg)" -eq "$1" ] && tail -n 1 walk.svg | grep -qx "</svg>"' - \
+	"$(dmu-debug log walk.log -k flush,mark | wc -l)"
 finish

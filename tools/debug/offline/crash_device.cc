@@ -80,7 +80,10 @@ private:
     Status attach() {
         const int error = ::dmu_attach(key().c_str(), DMU_ATTACH_CREATE, &channel_);
         if (error == -ENOENT) return Error{Code::not_found, "no /dev/dmu: load the module (modprobe dm-userspace)"};
-        return error == 0 ? ok() : failed("cannot attach to the target of " + name_, error);
+        if (error != 0) return failed("cannot attach to the target of " + name_, error);
+        // There is no successor to wait for: once we are dead, what asks for us fails.
+        const int told = ::dmu_set_wait(channel_, 1);
+        return told == 0 ? ok() : failed("cannot set how long " + name_ + " waits", told);
     }
 
     Status add(std::uint32_t number, const std::string& path, int mode, std::uint32_t flags) {
