@@ -68,6 +68,12 @@ check 'the device is gone' gone
 check 'e2fsck below, too' e2fsck -fn "$below"
 records=$((($(stat -c %s $work/log/records) - 4096) / 160))
 check 'all was logged' [ $records -gt 50 ]
+replays() {
+	truncate -s 64M $work/base && "$debug" replay $work/log --base $work/base --onto $work/again &&
+		cmp $work/again "$below"
+}
+check 'the log replays to what is below' replays
+echo "# $(tail -n 1 $work/out)"
 grep -q 'flush' $work/out && pass 'totals are told' || fail "totals: $(cat $work/out)"
 
 # --- rules, seen from below ---------------------------------------------------------

@@ -47,7 +47,7 @@ Result<Options> OptionParser::take() {
     if (!order) return order.error();
     options_.order = *order;
     for (const auto& text : ranges_) {
-        const auto range = parse_range(text);
+        const auto range = parse_sector_range(text);
         if (!range) return range.error().in("--log-range");
         options_.filter.ranges.push_back(*range);
     }

@@ -54,7 +54,7 @@ Result<std::uint64_t> parse_sectors(const std::string& text) {
     return *bytes / 512;
 }
 
-Result<Range> parse_range(const std::string& text) {
+Result<Range> parse_sector_range(const std::string& text) {
     const auto sign = text.find_first_of("+-");
     const auto start = parse_sectors(text.substr(0, sign));
     if (!start) return start.error();
@@ -85,7 +85,7 @@ Result<Span> parse_span(const std::string& text, bool sectors) {
     return Span{*first, *last};
 }
 
-Result<std::chrono::nanoseconds> parse_time(const std::string& text) {
+Result<std::chrono::nanoseconds> parse_duration(const std::string& text) {
     const auto unit = text.find_first_not_of("0123456789.");
     const std::string number = text.substr(0, unit);
     constexpr struct {

@@ -65,13 +65,13 @@ Result<Action> action_of(Words& words) {
     } else if (action.what == Do::tear) {
         const auto text = words.argument(name, "the sectors that are written, as 0+1 (of the request)");
         if (!text) return text.error();
-        const auto part = parse_range(*text);
+        const auto part = parse_sector_range(*text);
         if (!part) return part.error();
         action.part = *part;
     } else if (action.what == Do::delay) {
         const auto text = words.argument(name, "a time, as 200ms");
         if (!text) return text.error();
-        const auto time = parse_time(*text);
+        const auto time = parse_duration(*text);
         if (!time) return time.error();
         action.delay = *time;
     } else if (action.what == Do::corrupt && !words.empty() && is_number(words.front())) {
@@ -158,7 +158,7 @@ Status condition(Words& words, Rule& rule) {
     const auto text = words.argument(name, name == "at" ? "a range: 2048+8, 1M+64K" : "an argument");
     if (!text) return text.error();
     if (name == "at") {
-        const auto range = parse_range(*text);
+        const auto range = parse_sector_range(*text);
         if (!range) return range.error();
         rule.at = *range;
     } else if (name == "data") {

@@ -72,11 +72,11 @@ std::vector<std::string> split_words(const std::string& text);
 // Sectors: "2048" is a number of sectors, "1M" and "4096B" are bytes (whole sectors).
 Result<std::uint64_t> parse_sectors(const std::string& text);
 // "2048+8", "2048-2055", "1M+64K", "2048" (one sector).
-Result<Range> parse_range(const std::string& text);
+Result<Range> parse_sector_range(const std::string& text);
 // "3", "3-5", "3-".
 Result<Span> parse_span(const std::string& text, bool sectors);
 // "200ms", "2s", "5us".
-Result<std::chrono::nanoseconds> parse_time(const std::string& text);
+Result<std::chrono::nanoseconds> parse_duration(const std::string& text);
 // "EIO", "5".
 Result<int> parse_errno(const std::string& text);
 
