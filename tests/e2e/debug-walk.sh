@@ -153,7 +153,7 @@ work_on() { # NAME MOUNT-OPTIONS
 bisected() { # NAME OPTIONS...: what bisect says, its status
 	local name=$1
 	shift
-	timeout 120 dmu-debug bisect "$name.log" --base "$name.base" "$@"
+	timeout 300 dmu-debug bisect "$name.log" --base "$name.base" "$@"
 }
 never_bad() { # NAME OPTIONS...
 	local status=0
