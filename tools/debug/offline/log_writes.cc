@@ -240,7 +240,8 @@ private:
     Status add(const Entry& entry, std::uint64_t at) {
         if ((entry.flags & entry_mark) != 0) return add_mark(entry, at);
         if ((entry.flags & entry_flush) != 0) {
-            auto flush = record({entry.sector, 0, 0, 0}, Op::flush);
+            // An empty one may have the other flags of the request that it stands before.
+            auto flush = record({entry.sector, 0, entry.sectors == 0 ? entry.flags : 0, 0}, Op::flush);
             if (auto done = writer_->append(flush); !done) return done;
         }
         if (entry.sectors == 0) return ok();
