@@ -31,7 +31,7 @@
 #include "table.h"
 
 #define DATA 0
-enum { FREE, LEASED, USED, FREED };
+enum { FREE, LEASED, USED, FREED, SEEN };
 #define POOL 1
 #define LEASE 32 /* blocks; a device holds at most one and a half of it that it does not use */
 #define DEVICES 32
@@ -212,8 +212,9 @@ static int place(struct thin* thin, const struct dmu_event* event) {
 
 /* Will there be free blocks without anybody doing more? What is only not durable yet is made so. */
 static bool may_hope(struct pool* pool) {
-    bool hope = pool->leased || pool->undrained;
+    bool hope = pool->leased;
 
+    if (pool->undrained) return true;
     for (unsigned i = 0; i < pool->count; i++) {
         struct thin* thin = &pool->thins[i];
 
@@ -287,8 +288,27 @@ static void set_states(struct pool* pool, const struct dmu_event* event, unsigne
         set_state(pool, (event->physical + at) / pool->grain, state);
 }
 
+/*
+ * Changes that a predecessor had written to the table but not said so have been
+ * applied a second time, older ones over newer: what they seemed to free may be
+ * in use, or freed twice.
+ */
+static void sift_freed(struct thin* thin) {
+    uint64_t kept = 0;
+
+    for (uint64_t i = 0; i < thin->freed_count; i++) {
+        if (thin->pool->state[thin->freed[i]] != FREED) continue;
+        set_state(thin->pool, thin->freed[i], SEEN);
+        thin->freed[kept++] = thin->freed[i];
+    }
+    thin->freed_count = kept;
+    for (uint64_t i = 0; i < kept; i++) set_state(thin->pool, thin->freed[i], FREED);
+}
+
 static int attached(struct thin* thin) {
     struct dmu_command commands[2];
+
+    sift_freed(thin);
 
     dmu_cmd_pool(&commands[0], POOL, thin->pool->grain, thin->pool->grain, LEASE / 2 * thin->pool->grain);
     dmu_cmd_invalidate(&commands[1], thin->pool->ids + START, 0, 0);
