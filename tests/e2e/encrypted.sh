@@ -132,17 +132,27 @@ kill_mapper() {
 successor() { local now && now=$(cat /run/xen-dmu/mapper-name-e.pid 2>/dev/null) && [ "$now" != "$1" ] && ping_mapper; }
 ping_mapper() { xen-dmu-list --json | grep -q '"stage": *"active"'; }
 
+# One run may be over before the last kill.
+fio_again_and_again() {
+	while fio_verify /dev/mapper/e --size=64M --io_size=8M --randseed=$RANDOM; do
+		[ ! -e /var/tmp/enough ] || return 0
+	done
+	return 1
+}
+
 try_kills() { # KIND
 	local job status
 	make_image "$1" || { fail "$1: make it" && return; }
 	check "$1: attach" xen-dmu attach "$spec" --name e || { show_logs && return; }
-	fio_verify /dev/mapper/e --size=64M --io_size=12M &
+	rm -f /var/tmp/enough
+	fio_again_and_again &
 	job=$!
 	for i in 1 2 3; do
 		sleep 0.5
 		check "$1: kill -9, and a successor ($i)" kill_mapper || show_logs
 		check "$1: fio was at it" kill -0 $job
 	done
+	touch /var/tmp/enough
 	wait $job
 	status=$?
 	check "$1: fio verified over three kills" [ $status -eq 0 ] || show_logs
@@ -234,7 +244,7 @@ head -c 3M /dev/urandom >/mnt/big
 if [ $# -gt 0 ]; then
 	:
 elif [[ $(uname -r) = 6.1.* ]]; then
-	skip "$more_kinds" 'they differ little on the way to the kernel, and are tried on a newer one'
+	echo "# $more_kinds differ little on the way to the kernel: they are tried on a newer one"
 else
 	kinds+=" $more_kinds"
 fi

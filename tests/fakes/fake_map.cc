@@ -224,7 +224,8 @@ std::size_t Target::pop(std::span<dmu_event> into) {
 dmu_event Target::miss_event(const Miss& miss) const {
     dmu_event event{};
     event.type = DMU_EV_MISS;
-    const bool mapped = miss.op == DMU_OP_WRITE && find(miss.start);
+    const bool returned = miss.flags & DMU_MISS_RETURNED;
+    const bool mapped = miss.op == DMU_OP_WRITE && !returned && find(miss.start);
     event.flags = (miss.sequential ? DMU_MISS_SEQUENTIAL : 0) | (miss.told ? DMU_MISS_AGAIN : 0) |
                   (mapped ? DMU_MISS_MAPPED : 0) | miss.flags;
     event.error = miss.error;
