@@ -38,12 +38,23 @@ heard() { : >$work/err; }
 
 legs_agree() { same "${disk[0]}" "${disk[1]}" $((62 * 1024 * 1024)); }
 
+# The last run begins when the command has ended.
+verify_again_and_again() {
+	local last=
+	while [ -z "$last" ]; do
+		[ ! -e $work/enough ] || last=yes
+		verify mirror --io_size=6m --randseed=$RANDOM || return
+	done
+}
+
 verify_while() { # COMMAND...: and fio sees nothing of it
 	local job
-	verify mirror --io_size=6m >$work/verify.out 2>&1 &
+	rm -f $work/enough
+	verify_again_and_again >$work/verify.out 2>&1 &
 	job=$!
 	sleep 1
 	"$@" || echo "'$*' failed"
+	touch $work/enough
 	wait $job || { cat $work/verify.out && return 1; }
 }
 
