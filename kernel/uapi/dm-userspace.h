@@ -183,8 +183,8 @@ enum {
 /*
  * The request has been where a MAP with RETURN or TELL sent it, and is back:
  * error is 0 or the errno of it, sequence the id that the MAP answered (0: the
- * map sent it). Wants DONE (it ends well), FAIL, or another
- * MAP; one that is not ONCE has it looked up again.
+ * map sent it). Wants DONE (it ends well), FAIL, or another MAP; one that is
+ * not ONCE has it looked up again.
  */
 #define DMU_MISS_RETURNED	(1u << 3)
 #define DMU_MISS_FIRST_FAILED	(1u << 4)	/* returned: it failed on destination (which the event names in any case) */
