@@ -63,10 +63,12 @@ make_image() { # KIND; prints FORMAT:PATH
 # What it holds before anybody writes to it.
 outside() { # FORMAT:PATH
 	local format=${1%%:*}
-	case $1 in
-	# qemu wants extents that nobody has written to.
-	*vmdk-late*) [ -e "${1#*:}-s002.vmdk" ] || { dmu-img convert "$1" raw:/var/tmp/outside.raw && return; } ;;
-	esac
+	rm -f /var/tmp/outside.raw
+	# qemu wants extents that nobody has written to, too.
+	if [[ $1 == *vmdk-late* && ! -e ${1#*:}-s002.vmdk ]]; then
+		dmu-img convert "$1" raw:/var/tmp/outside.raw
+		return
+	fi
 	qemu-img convert -f "${format%%;*}" -O raw "${1#*:}" /var/tmp/outside.raw
 }
 
@@ -127,7 +129,7 @@ use_local() { # SPEC SCRIPT
 try_local() { # KIND
 	local spec sum
 	spec=$(make_image "$1") || { fail "$1: make it" && return; }
-	outside "$spec" && sum=$(sha256sum </var/tmp/outside.raw)
+	outside "$spec" && sum=$(sha256sum </var/tmp/outside.raw) || { fail "$1: read it" && return; }
 	use_local "$spec" first_use >/var/tmp/first 2>&1
 	check "$1: mkfs, files, random writes" [ $? -eq 0 ] || { cat /var/tmp/first && show_logs; }
 	check "$1: it read as qemu-img does" grep -qx "$sum" /var/tmp/first
@@ -150,7 +152,7 @@ only_own() { [ -z "$(devices)" ]; }
 try_in_guest() { # KIND
 	local spec sum
 	spec=$(make_image "$1") || { fail "$1: make it" && return; }
-	outside "$spec" && sum=$(sha256sum </var/tmp/outside.raw)
+	outside "$spec" && sum=$(sha256sum </var/tmp/outside.raw) || { fail "$1: read it" && return; }
 	use_in_guest "$spec" first_use >/var/tmp/first 2>&1
 	check "$1: mkfs, files, random writes in a guest" [ $? -eq 0 ] || { cat /var/tmp/first && show_logs; }
 	check "$1: the guest read what qemu-img does" grep -qx "$sum" /var/tmp/first
