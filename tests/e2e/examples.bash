@@ -121,6 +121,19 @@ verify_over_kills() { # KEY
 	echo "$kills kills"
 }
 
+# It is told to end before it has read of the last first write, which no flush followed; then all is there again.
+ends_with_changes() { # KEY KEY...: one that is written to, all that there are
+	local pid
+	pid=$(cat $work/pid)
+	head -c 65536 /dev/urandom >$work/unflushed
+	kill -STOP "$pid"
+	dd if=$work/unflushed of="/dev/mapper/$1" bs=64k count=1 seek=1000 oflag=direct conv=notrunc status=none || return
+	remove "${@:2}"
+	kill "$pid" && kill -CONT "$pid"
+	wait_for 20 stopped && [ ! -s $work/err ] && restart && make "$1" &&
+		cmp $work/unflushed <(dd if="/dev/mapper/$1" bs=64k count=1 skip=1000 iflag=direct status=none)
+}
+
 # Nobody comes after a mapper that was killed: what waits for one ends in an error, when it was said, and no later.
 ends_without() { # KEY COMMAND...
 	local begun=$SECONDS job
