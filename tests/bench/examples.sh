@@ -215,7 +215,7 @@ in_vm() { # EXAMPLE...
 	modprobe -a dm-mod dm-userspace dm-mirror dm-snapshot dm-thin-pool || exit 1
 	modprobe null_blk nr_devices=4 gb=1 memory_backed=1 irqmode=2 completion_nsec=1 queue_mode=2 || exit 1
 	# The first write of a page is dearer for null_blk, whoever does it.
-	for i in 0 1 2 3; do dd if=/dev/zero of=$d$i bs=1M count=$((size * 3)) oflag=direct status=none; done
+	for i in 0 1 2 3; do dd if=/dev/zero of=$d$i bs=1M count=$((size * 3 / 2)) oflag=direct status=none; done
 	[ $# -gt 0 ] || set -- null linear stripe mirror cow thin
 	for i in "$@"; do "both_$i"; done
 	exit $failed

@@ -21,13 +21,11 @@
  * --degraded starts without it; if both have gone on alone, nothing does.
  */
 #include <errno.h>
-#include <fcntl.h>
 #include <getopt.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "common.h"
 #include "legs.h"
@@ -178,8 +176,7 @@ static int copy_region(struct mirror* m, uint64_t region, int from, int* failed)
     if (!buffer) buffer = alloc_pages(piece);
     for (uint64_t at = region * size; at < (region + 1) * size && !error; at += piece) {
         *failed = from;
-        error = read_at(m->legs[from].fd, buffer, piece, at);
-        if (error) break;
+        if ((error = read_at(m->legs[from].fd, buffer, piece, at))) break;
         *failed = !from;
         error = write_at(m->legs[!from].fd, buffer, piece, at);
     }
@@ -305,7 +302,7 @@ static int cleaned(struct mirror* m) {
 
 /* Nothing is mapped, nothing in flight: the legs are the same, but for what was not copied. */
 static int stopped(struct mirror* m) {
-    int error = 0;
+    int error;
 
     for (uint64_t region = 0; region < m->regions && in_sync(m, 0) && in_sync(m, 1); region++)
         if (!m->differ[region]) set_bit(m->bits, region, false);
@@ -322,11 +319,9 @@ static int on_other(struct dmu_channel* channel, const struct dmu_event* event, 
     if (event->type != DMU_EV_INVALIDATED) return 0;
     switch (event->id - m->ids) {
         case JOIN:
-            forget_gone(m);
-            return copy_next(m);
         case LEAVE:
             forget_gone(m);
-            return 0;
+            return copy_next(m);
         case COPY:
             return copy_now(m);
         case CLEAN:
@@ -378,21 +373,19 @@ int main(int argc, char** argv) {
         .ids = fresh_ids(), .super = alloc_pages(PAGE), .bits = alloc_pages(PAGE), .disk_bits = alloc_pages(PAGE)};
     bool make = false, degraded = false;
     uint64_t features = 0;
-    int option;
+    int option, error;
 
     while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
         make |= option == 'c';
         degraded |= option == 'd';
         m.replace |= option == 'r';
-        if (option == '?') usage("[--create] [--degraded] [--replace] KEY LEG LEG");
+        if (option == '?') optind = argc;
     }
     if (argc - optind != 3) usage("[--create] [--degraded] [--replace] KEY LEG LEG");
     m.channel = attach(argv[optind]);
     if (dmu_query(NULL, &features) || ~features & (DMU_FEATURE_MIRROR | DMU_FEATURE_RETURN | DMU_FEATURE_ASK_FLUSH))
         die("the module is too old for a mirror", EPROTONOSUPPORT);
     for (int leg = 0; leg < 2; leg++) {
-        int error;
-
         m.legs[leg].path = argv[optind + 1 + leg];
         error = open_leg(&m, leg, supers[leg]);
         if (error) fprintf(stderr, "mirror: %s: %s\n", m.legs[leg].path, strerror(-error));
