@@ -45,8 +45,9 @@ struct mirror {
     uint64_t regions;
     unsigned char* differ; /* to be copied; reads come from the leg that is copied from */
     unsigned char* open;   /* may be mapped for writing; in the queue */
-    uint64_t *queue, queued;
-    uint64_t cleaning, copying;
+    uint64_t *queue, queued, most_open;
+    uint64_t cleaning, copying; /* the regions, or NONE: also if that was given up before its INVALIDATED */
+    bool drains;                /* for the cleaning of one, perhaps given up */
     bool stopping, replace;
     struct dmu_event* held; /* they want the region that is being copied */
     uint64_t held_count, held_room;

@@ -2,13 +2,13 @@
 /*
  * mirror: RAID 1 over two devices or files.
  *
- *     mirror [--create] [--degraded] [--replace] KEY LEG LEG
+ *     mirror [--create] [--degraded] [--replace] [--open REGIONS] KEY LEG LEG
  *
  * At the end of each leg are a superblock and a bitmap with a bit for each
  * region: set where the legs may differ. A region is mapped for writing once
  * its bit is on disk; the kernel then writes to both legs and asks nobody. When
- * there are many such regions the oldest is taken out of the map, and when what
- * was in flight has ended its bit is cleared.
+ * there are more than --open of these the oldest is taken out of the map, and when
+ * what was in flight has ended its bit is cleared.
  *
  * A leg that fails is left behind: the superblock of the other says so, on
  * disk, before the request that failed is done again without it. SIGHUP looks
@@ -30,8 +30,8 @@
 #include "common.h"
 #include "legs.h"
 
-#define OPEN 128  /* regions that stay open for writing */
 #define WINDOW 32 /* regions that an answer tells of */
+#define ARGUMENTS "[--create] [--degraded] [--replace] [--open REGIONS] KEY LEG LEG"
 
 /* What an INVALIDATED is the answer to. */
 enum { ANY, JOIN, LEAVE, COPY, CLEAN, STOP };
@@ -109,10 +109,11 @@ static int open_regions(struct mirror* m, uint64_t first, uint64_t last) {
 static int clean(struct mirror* m) {
     uint64_t region = m->queue[0];
 
-    if (m->queued <= OPEN || m->cleaning != NONE || !in_sync(m, 0) || !in_sync(m, 1)) return 0;
+    if (m->queued <= m->most_open || m->drains || !in_sync(m, 0) || !in_sync(m, 1)) return 0;
     memmove(m->queue, m->queue + 1, --m->queued * sizeof(*m->queue));
     m->open[region] = 0;
     m->cleaning = region;
+    m->drains = true;
     return invalidate(m, CLEAN, region, 1);
 }
 
@@ -297,6 +298,7 @@ static int cleaned(struct mirror* m) {
     if (m->cleaning != NONE && in_sync(m, 0) && in_sync(m, 1) && !m->differ[m->cleaning])
         set_bit(m->bits, m->cleaning, false);
     m->cleaning = NONE;
+    m->drains = false;
     return clean(m);
 }
 
@@ -319,9 +321,11 @@ static int on_other(struct dmu_channel* channel, const struct dmu_event* event, 
     if (event->type != DMU_EV_INVALIDATED) return 0;
     switch (event->id - m->ids) {
         case JOIN:
-        case LEAVE:
             forget_gone(m);
             return copy_next(m);
+        case LEAVE:
+            forget_gone(m);
+            return 0;
         case COPY:
             return copy_now(m);
         case CLEAN:
@@ -367,10 +371,14 @@ int main(int argc, char** argv) {
     static const struct option options[] = {{"create", no_argument, NULL, 'c'},
                                             {"degraded", no_argument, NULL, 'd'},
                                             {"replace", no_argument, NULL, 'r'},
+                                            {"open", required_argument, NULL, 'o'},
                                             {0}};
     struct super* supers[2] = {alloc_pages(PAGE), alloc_pages(PAGE)};
-    struct mirror m = {
-        .ids = fresh_ids(), .super = alloc_pages(PAGE), .bits = alloc_pages(PAGE), .disk_bits = alloc_pages(PAGE)};
+    struct mirror m = {.ids = fresh_ids(),
+                       .most_open = 128,
+                       .super = alloc_pages(PAGE),
+                       .bits = alloc_pages(PAGE),
+                       .disk_bits = alloc_pages(PAGE)};
     bool make = false, degraded = false;
     uint64_t features = 0;
     int option, error;
@@ -379,9 +387,10 @@ int main(int argc, char** argv) {
         make |= option == 'c';
         degraded |= option == 'd';
         m.replace |= option == 'r';
-        if (option == '?') optind = argc;
+        if (option == 'o') m.most_open = number(optarg, 2);
+        if (option == '?') usage(ARGUMENTS);
     }
-    if (argc - optind != 3) usage("[--create] [--degraded] [--replace] KEY LEG LEG");
+    if (argc - optind != 3) usage(ARGUMENTS);
     m.channel = attach(argv[optind]);
     if (dmu_query(NULL, &features) || ~features & (DMU_FEATURE_MIRROR | DMU_FEATURE_RETURN | DMU_FEATURE_ASK_FLUSH))
         die("the module is too old for a mirror", EPROTONOSUPPORT);
