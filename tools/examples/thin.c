@@ -40,23 +40,29 @@ static uint64_t low_mark(const struct pool* pool) {
     return 2 * lease_size(pool) * pool->count;
 }
 
+/* What others have and do not use is to be had again. */
+static void recall(struct pool* pool) {
+    struct dmu_command command;
+
+    pool->scarce = true;
+    dmu_cmd_revoke(&command, POOL);
+    for (unsigned i = 0; i < pool->count; i++) (void)send_one(&pool->thins[i], &command);
+}
+
+/* In pieces, if need be: one that leaves the device below its mark would not be followed by another. */
 static int lease(struct thin* thin) {
     struct pool* pool = thin->pool;
+    uint64_t wanted = lease_size(pool), first, count;
     struct dmu_command command;
-    uint64_t first, count;
+    int error = 0;
 
+    if (!pool->scarce && pool->free < low_mark(pool)) recall(pool);
     if (pool->scarce) return 0;
-    if (pool->free < low_mark(pool)) {
-        /* What others have and do not use is to be had again. */
-        pool->scarce = true;
-        dmu_cmd_revoke(&command, POOL);
-        for (unsigned i = 0; i < pool->count; i++) (void)send_one(&pool->thins[i], &command);
-        return 0;
+    for (; wanted && !error && (count = take(pool, wanted, LEASED, &first)); wanted -= count) {
+        dmu_cmd_lease(&command, POOL, thin->table.store, first * pool->grain, count * pool->grain, 0);
+        error = send_one(thin, &command);
     }
-    count = take(pool, lease_size(pool), LEASED, &first);
-    if (!count) return 0;
-    dmu_cmd_lease(&command, POOL, thin->table.store, first * pool->grain, count * pool->grain, 0);
-    return send_one(thin, &command);
+    return error;
 }
 
 /* ----------------------------------------------------------------- commit --- */
@@ -124,6 +130,7 @@ static int serve_waiting(struct pool* pool) {
 
         while (thin->waiting_count && (error = place(thin, &thin->waiting[thin->waiting_count - 1])) > 0)
             thin->waiting_count--;
+        if (thin->waiting_count && !error && !pool->scarce && !pool->undrained) recall(pool);
         while (thin->waiting_count && !error && !may_hope(pool)) {
             struct dmu_command fail;
 
