@@ -55,7 +55,7 @@ expect_error() { ! "$@"; }
 
 table_of() { grep " userspace $1 " $work/out; } # KEY
 
-make() { dmsetup create "$1" --table "$(table_of "$1")" && udevadm settle; } # KEY
+make() { dmsetup create "$1" --table "$(table_of "$1")" && udevadm settle && [ -b "/dev/mapper/$1" ]; } # KEY
 
 kill_hard() {
 	kill -9 "$(cat $work/pid)"
@@ -95,15 +95,17 @@ same() { # DEVICE DEVICE [BYTES]
 }
 
 verify() { # KEY [OPTION...]
-	fio --name=v --filename="/dev/mapper/$1" --direct=1 --ioengine=libaio --iodepth=8 --rw=randrw \
+	fio --name=v --filename="/dev/mapper/$1" --direct=1 --allow_file_create=0 --ioengine=libaio --iodepth=8 --rw=randrw \
 		--bsrange=512-64k --blockalign=512 --size=${span}m --io_size=3m --verify=crc32c --verify_backlog=64 \
 		--do_verify=1 --verify_fatal=1 --verify_state_save=0 --fsync=50 --randseed=$RANDOM \
 		--output=$work/fio.out "${@:2}" || { tail -n 20 $work/fio.out && return 1; }
 }
 
+# Whoever still writes when a device goes must not make a file in its place: nocreat, allow_file_create.
+
 # Always the same writes of the same data.
 scribble() { # DEVICE [OPTION...]
-	fio --name=s --filename="$1" --direct=1 --ioengine=libaio --iodepth=4 --rw=randwrite --bsrange=4k-64k \
+	fio --name=s --filename="$1" --direct=1 --allow_file_create=0 --ioengine=libaio --iodepth=4 --rw=randwrite --bsrange=4k-64k \
 		--size=${span}m --io_size=5m --randseed=7 --allrandrepeat=1 --refill_buffers --end_fsync=1 --output=/dev/null "${@:2}"
 }
 
@@ -128,7 +130,7 @@ ends_with_changes() { # KEY KEY...: one that is written to, all that there are
 	pid=$(cat $work/pid)
 	head -c 65536 /dev/urandom >$work/unflushed
 	kill -STOP "$pid"
-	dd if=$work/unflushed of="/dev/mapper/$1" bs=64k count=1 seek=1000 oflag=direct conv=notrunc status=none || return
+	dd if=$work/unflushed of="/dev/mapper/$1" bs=64k count=1 seek=1000 oflag=direct conv=notrunc,nocreat status=none || return
 	remove "${@:2}"
 	kill "$pid" && kill -CONT "$pid"
 	wait_for 20 stopped && [ ! -s $work/err ] && restart && make "$1" &&
@@ -154,7 +156,7 @@ flush_of_changes() { # KEY
 	local i
 	for ((i = 0; i < 300; i++)); do
 		head -c 65536 /dev/urandom | dd of="/dev/mapper/$1" bs=64k seek=$((RANDOM % 900)) count=1 iflag=fullblock \
-			oflag=direct conv=fsync,notrunc status=none || return
+			oflag=direct conv=fsync,notrunc,nocreat status=none || return
 	done
 }
 
@@ -165,7 +167,7 @@ survives_crash() { # KEY [BLOCKS]
 	rm -f $work/flushed
 	for ((block = 0; block < ${2:-200}; block++)); do
 		dd if=$work/pattern of="/dev/mapper/$1" bs=64k seek=$block skip=$block count=1 oflag=direct \
-			conv=fsync,notrunc status=none || break
+			conv=fsync,notrunc,nocreat status=none || break
 		echo $block >$work/flushed
 	done 2>/dev/null &
 	jobs+=($!)

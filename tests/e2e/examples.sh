@@ -97,7 +97,7 @@ test_cow() {
 }
 
 fill() { # KEY MEGABYTES
-	dd if=/dev/urandom of="/dev/mapper/$1" bs=1M count="$2" oflag=direct conv=fsync status=none
+	dd if=/dev/urandom of="/dev/mapper/$1" bs=1M count="$2" oflag=direct conv=fsync,nocreat status=none
 }
 
 empty() { blkdiscard "/dev/mapper/$1" && sync "/dev/mapper/$1"; } # KEY

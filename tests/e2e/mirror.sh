@@ -112,7 +112,7 @@ test_legs() {
 		check "mirror: the legs are the same again" legs_agree
 	done
 	check "mirror: leg 1 fails in a flush" eval 'turn 1 bad && sync /dev/mapper/mirror &&
-		dd if=/dev/zero of=/dev/mapper/mirror bs=4k count=1 oflag=direct conv=fsync,notrunc status=none'
+		dd if=/dev/zero of=/dev/mapper/mirror bs=4k count=1 oflag=direct conv=fsync,notrunc,nocreat status=none'
 	check "mirror: it comes back" come_back 1
 	check "mirror: leg 1 fails while it is copied to" eval \
 		'turn 1 bad && scribble /dev/mapper/mirror && turn 1 good && hang_up && turn 1 bad && verify mirror'
@@ -137,15 +137,15 @@ test_crash() {
 	heard
 	scribble /dev/mapper/mirror
 	# In a region that is open for writing, and no other leg would have.
-	dd if=/dev/zero of=/dev/mapper/mirror bs=4k count=1 oflag=direct conv=notrunc status=none
+	dd if=/dev/zero of=/dev/mapper/mirror bs=4k count=1 oflag=direct conv=notrunc,nocreat status=none
 	crash mirror
-	dd if=/dev/urandom of="${disk[1]}" bs=64k seek=8 count=4 oflag=direct conv=notrunc status=none
+	dd if=/dev/urandom of="${disk[1]}" bs=64k seek=8 count=4 oflag=direct conv=notrunc,nocreat status=none
 	restart && make mirror
 	check "mirror: legs that a crash left different are made the same" wait_for 60 legs_agree
 	check "mirror: what was flushed survives a crash" survives_crash mirror 180
 	heard
 	check "mirror: killed for good, a write ends in an error" ends_without mirror \
-		fio --name=e --filename=/dev/mapper/mirror --rw=randwrite --bs=4k --size=24m --ioengine=sync --direct=1 --fsync=1
+		fio --name=e --filename=/dev/mapper/mirror --rw=randwrite --bs=4k --size=24m --allow_file_create=0 --ioengine=sync --direct=1 --fsync=1
 	remove mirror
 }
 
@@ -172,7 +172,7 @@ test_stale() {
 	turn 0 bad && check "mirror: the other, too, goes on alone if told to" eval 'restart --degraded && crash_unmade'
 	turn 0 good
 	check "mirror: then they are no mirror any more" refuses mirror mirror "${legs[@]}"
-	dd if=/dev/zero of="${disk[1]}" bs=1M seek=24 count=1 oflag=direct conv=notrunc status=none
+	dd if=/dev/zero of="${disk[1]}" bs=1M seek=24 count=1 oflag=direct conv=notrunc,nocreat status=none
 	check "mirror: unless one is given up" eval 'refuses mirror mirror "${legs[@]}"; start mirror --replace mirror "${legs[@]}" && wait_for 60 whole && legs_agree'
 	heard
 	stop

@@ -34,7 +34,7 @@ flushed_writes() { # KEY
 	local block
 	for ((block = 0; block < blocks; block++)); do
 		dd if=$work/pattern of="/dev/mapper/$1" bs=64k seek=$block skip=$block count=1 oflag=direct \
-			conv=fsync,notrunc status=none && dmsetup message logged 0 mark "$block" || return
+			conv=fsync,notrunc,nocreat status=none && dmsetup message logged 0 mark "$block" || return
 	done
 }
 
@@ -110,7 +110,7 @@ pool_off() { end thin-a thin-b && remove meta data; }
 # Blocks go from one device to the other meanwhile.
 fill_and_discard() {
 	while [ ! -e $work/enough ]; do
-		dd if=$work/bees of=/dev/mapper/thin-b bs=64k count=64 oflag=direct conv=notrunc status=none &&
+		dd if=$work/bees of=/dev/mapper/thin-b bs=64k count=64 oflag=direct conv=notrunc,nocreat status=none &&
 			blkdiscard -l 4M /dev/mapper/thin-b && sleep 0.3 || return
 	done
 }
@@ -133,7 +133,7 @@ test_thin() {
 	check "thin: has what was flushed, and nothing of others" crashes after_thin
 }
 
-zero_start() { dd if=/dev/zero of="$1" bs=1M count=1 oflag=direct conv=notrunc status=none; }
+zero_start() { dd if=/dev/zero of="$1" bs=1M count=1 oflag=direct conv=notrunc,nocreat status=none; }
 
 after_thin() {
 	local loop status
