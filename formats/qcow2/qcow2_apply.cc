@@ -9,7 +9,6 @@ namespace dmu::qcow2 {
 
 namespace {
 
-constexpr std::uint64_t sector_words = sector_size / 8;
 
 }  // namespace
 
