@@ -7,10 +7,7 @@
 
 namespace dmu::qcow2 {
 
-namespace {
-
-
-}  // namespace
+namespace {}  // namespace
 
 Status Qcow2Image::writable_or_why() const {
     if (!writable_) return error(Code::denied, "it is open for reading only");
