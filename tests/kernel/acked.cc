@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 // Writes of which it can be told afterwards what must be there: for crashes
-// (log-writes.sh) and for errors (flakey.sh, faults.sh).
+// (log-writes.sh) and for errors.
 //
 //     dmu-acked write DEVICE --seed N --rounds N --mark COMMAND
 //         rounds of random writes, an fsync after each, then "COMMAND ROUND"

@@ -15,8 +15,8 @@ set -uo pipefail
 
 acked=${DMU_ACKED:-/src/build/release/tests/dmu-acked}
 work=/tmp/log-writes
-rounds=${DMU_ROUNDS:-12}
-samples=${DMU_SAMPLES:-3}
+rounds=${DMU_ROUNDS:-6}
+samples=${DMU_SAMPLES:-2}
 size=32 # MiB of the disk
 device_size=96
 seed=${DMU_SEED:-$RANDOM}
