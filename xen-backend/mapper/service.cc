@@ -276,7 +276,7 @@ void Disk::Service::do_work(Clock::time_point now) {
     if (!image.has_work() || now < work_at_ || going_) return;
     Status done = image.work();
     const auto after = Clock::now();
-    work_at_ = after + (done ? after - now : Clock::duration(retry_interval));
+    work_at_ = after + (done ? after - now : Clock::duration(answer_retry_interval));
     if (done) {
         disk_.alarms_.clear("work");
         if (!image.has_work()) log_notice(disk_.setup_.name + ": what its last writer left undone is done");
