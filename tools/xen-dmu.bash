@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 # bash completion for xen-dmu, xen-dmu-list, xen-dmu-xm, xen-dmu-convert, dmu-img and dmu-debug
 
-_xen_dmu_formats="qcow: raw:"
+_xen_dmu_formats="qcow: qcow2: raw: vmdk:"
 
 # Names of what xen-dmu attached, and with "all" of every device.
 _xen_dmu_names() {

@@ -94,7 +94,7 @@ void Qcow2Image::settle() {
         if (old != table.offset) {
             // The copy of a shared table: the original has one user less.
             if (old != 0) {
-                allocator_.freed(old >> header_.cluster_bits);
+                allocator_.freed(old >> header_.cluster_bits, index);
                 metadata_.remove_table(old >> header_.cluster_bits);
             }
             l1_[index] = table.offset | copied_flag;

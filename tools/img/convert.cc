@@ -83,7 +83,7 @@ Status fill_target(const ConvertArguments& arguments, const ImageSpec& spec, Cha
     const auto bar = progress_bar(arguments.progress);
     auto done = arguments.compress ? copy_compressed(from, **to, bar)
                                    : copy_disk(from, **to, arguments.existing ? Target::used : Target::blank, bar);
-    return done ? (*to)->top().close() : done;
+    return done ? close_image((*to)->top()) : done;
 }
 
 Status convert(const ConvertArguments& arguments) {

@@ -200,7 +200,7 @@ int run(const IoArguments& arguments) {
     for (const auto& line : arguments.commands) take(line);
     if (arguments.commands.empty())
         for (std::string line; std::getline(std::cin, line);) take(line);
-    if (auto closed = (*chain)->top().close(); !closed) status = fail(program, closed.error());
+    if (auto closed = close_image((*chain)->top()); !closed) status = fail(program, closed.error());
     return status;
 }
 

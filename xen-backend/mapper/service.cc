@@ -111,6 +111,7 @@ Disk::Ending Disk::Service::serve() {
         Ending ending = handle_requests();
         if (ending != Ending::none) return ending;
         do_timed(Clock::now());
+        do_work(Clock::now());
         publish();
     }
 }
@@ -269,9 +270,25 @@ void Disk::Service::do_timed(Clock::time_point now) {
     }
 }
 
+// Half of the time at most: the guest comes first.
+void Disk::Service::do_work(Clock::time_point now) {
+    Image& image = open_.chain->top();
+    if (!image.has_work() || now < work_at_ || going_) return;
+    Status done = image.work();
+    const auto after = Clock::now();
+    work_at_ = after + (done ? after - now : Clock::duration(answer_retry_interval));
+    if (done) {
+        disk_.alarms_.clear("work");
+        if (!image.has_work()) log_notice(disk_.setup_.name + ": what its last writer left undone is done");
+    } else {
+        disk_.alarms_.raise("work", done.error().message);
+    }
+}
+
 int Disk::Service::timeout(Clock::time_point now) const {
     auto next = commits_.next();
     if (retry_at_ && (!next || *retry_at_ < *next)) next = retry_at_;
+    if (open_.chain->top().has_work() && !going_ && (!next || work_at_ < *next)) next = work_at_;
     if (!next) return -1;
     if (*next <= now) return 0;
     auto wait = std::chrono::duration_cast<std::chrono::milliseconds>(*next - now).count() + 1;
