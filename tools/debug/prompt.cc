@@ -9,7 +9,7 @@
 #include <cstdlib>
 #include <cstring>
 
-#include "tools/debug/rule.h"
+#include "tools/debug/parse.h"
 
 namespace dmu::debug {
 namespace {

@@ -257,7 +257,7 @@ Status Session::wait(const std::string& rest) {
     const bool stop = rest == "stop" || rest.starts_with("stop ");
     const std::string time = stop ? trimmed(rest.substr(4)) : rest;
     if (!time.empty() || !stop) {
-        const auto span = parse_duration(time);
+        const auto span = parse_time(time);
         if (!span) return span.error();
         wait_until_ = Clock::now() + *span;
     }
@@ -321,7 +321,7 @@ Status Session::data(const std::string& rest) {
 Status Session::explain(const std::string& rest) {
     Range range;
     if (!rest.empty()) {
-        const auto parsed = parse_sector_range(rest);
+        const auto parsed = parse_range(rest);
         if (!parsed) return parsed.error();
         range = *parsed;
     } else if (engine_.current()) {

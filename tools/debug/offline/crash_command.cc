@@ -31,8 +31,8 @@ Result<std::vector<std::uint64_t>> parse_numbers(const std::string& text) {
         const auto comma = std::min(text.find(',', at), text.size());
         const auto span = parse_span(text.substr(at, comma - at));
         if (!span) return span.error();
-        if (span->second - span->first > 1'000'000) return Error{Code::invalid, "'" + text + "' is too long a list"};
-        for (auto number = span->first; number <= span->second; number++) numbers.push_back(number);
+        if (span->last - span->first > 1'000'000) return Error{Code::invalid, "'" + text + "' is too long a list"};
+        for (auto number = span->first; number <= span->last; number++) numbers.push_back(number);
         at = comma + 1;
     }
     return numbers;
