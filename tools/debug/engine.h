@@ -41,6 +41,8 @@ struct LogFilter {
     unsigned ops = ~0u;              // bits of Op
     Span size = {};
     bool lets(const Request& request) const;
+    // Something that changes the device, or a flush, may be left out.
+    bool leaves_out() const;
 };
 
 struct EngineSetup {

@@ -18,6 +18,15 @@ int ended(const Status& status) {
     return status ? 0 : failed(status.error());
 }
 
+Result<std::unique_ptr<LogReader>> open_whole_log(const std::string& directory) {
+    auto log = LogReader::open(directory);
+    if (log && (*log)->header().partial)
+        return Error{Code::invalid, "the log " + directory +
+                                        " was made with a filter (--log-range, --log-ops, --log-size): it does not "
+                                        "have all that was written, and can only be listed and plotted"};
+    return log;
+}
+
 void FilterOptions::add_to(CLI::App& app) {
     app.add_option("-r,--range", range, "only what touches these sectors: FIRST+COUNT, FIRST-LAST, or as 1M+4k");
     app.add_option("-N,--numbers", numbers, "only these requests: 5, 5-9, 5- or -9");

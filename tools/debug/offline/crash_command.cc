@@ -197,7 +197,7 @@ void report(const BisectResult& result, const LogReader& log, const Explained* e
 }
 
 int bisect_log(BisectLine& line) {
-    const auto log = LogReader::open(line.directory);
+    const auto log = open_whole_log(line.directory);
     if (!log) return failed(log.error());
     auto points = line.points.parse();
     if (!points) return failed(points.error());
@@ -243,7 +243,7 @@ int crash_command(int argc, char** argv) {
         ->excludes(onto);
     app.add_option("COMMAND", options.command, "behind --: a check of each, with {} for its name");
     return run_program(app, argc, argv, [&] {
-        const auto log = LogReader::open(options.directory);
+        const auto log = open_whole_log(options.directory);
         if (!log) return failed(log.error());
         auto point = crash_point(**log, options.at);
         if (!point) return failed(point.error());
