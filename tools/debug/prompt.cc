@@ -102,8 +102,9 @@ struct Terminal final : public LineSource {
 
     static char** complete_word(const char* word, int start, int) {
         terminal->found = {};
-        const std::vector<std::string> before =
-            split_words(std::string(rl_line_buffer, static_cast<std::size_t>(start)));
+        std::string line(rl_line_buffer, static_cast<std::size_t>(start));
+        if (const auto other = line.rfind(';'); other != std::string::npos) line.erase(0, other + 1);
+        const std::vector<std::string> before = split_words(line);
         for (const auto& candidate : terminal->completions(before))
             if (candidate.starts_with(word)) terminal->found.push_back(candidate);
         // Never the names of files.
