@@ -7,11 +7,7 @@
 
 namespace dmu::qcow2 {
 
-namespace {
-
-constexpr std::uint64_t sector_words = sector_size / 8;
-
-}  // namespace
+namespace {}  // namespace
 
 Status Qcow2Image::writable_or_why() const {
     if (!writable_) return error(Code::denied, "it is open for reading only");

@@ -8,7 +8,6 @@ namespace dmu::qcow2 {
 
 namespace {
 
-constexpr std::uint64_t sector_words = sector_size / 8;
 constexpr std::uint64_t l1_gap = 64;  // L1 entries further apart go into writes of their own
 
 }  // namespace

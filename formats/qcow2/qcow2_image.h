@@ -28,6 +28,8 @@
 
 namespace dmu::qcow2 {
 
+inline constexpr std::uint64_t sector_words = sector_size / 8;  // of a table
+
 // An L2 table in memory.
 struct L2Table {
     std::vector<std::uint64_t> words;  // one for each cluster, two if extended

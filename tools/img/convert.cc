@@ -115,8 +115,6 @@ Status convert(const ConvertArguments& arguments) {
 
 // --------------------------------------------------------------- compare ---
 
-constexpr std::uint64_t piece_bytes = 1 << 20;
-
 // Past the end of a disk there are zeros.
 Status read_padded(Chain& chain, std::uint64_t at, std::span<std::byte> into) {
     const auto size = chain.top().info().virtual_size;

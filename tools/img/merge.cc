@@ -13,9 +13,6 @@ namespace dmu::img {
 
 namespace {
 
-constexpr std::uint64_t piece_bytes = 1 << 20;
-constexpr std::uint64_t look_bytes = 1 << 30;
-
 // ---------------------------------------------------------------- commit ---
 
 // How the backing file is named, as the overlay's chain opened it.

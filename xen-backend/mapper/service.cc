@@ -15,7 +15,7 @@ namespace {
 constexpr std::size_t events_at_once = 256;
 // Batches read before commits and requests get their turn.
 constexpr unsigned batches_at_once = 16;
-constexpr std::chrono::seconds retry_interval{1};
+constexpr std::chrono::seconds answer_retry_interval{1};
 constexpr std::chrono::seconds hand_over_limit{30};
 constexpr unsigned close_attempts = 5;
 
@@ -253,13 +253,13 @@ void Disk::Service::begin_take_down() {
 
 void Disk::Service::do_timed(Clock::time_point now) {
     bool behind = changes_.is_behind();
-    if ((behind || answers_.has_waiting()) && !retry_at_) retry_at_ = now + retry_interval;
+    if ((behind || answers_.has_waiting()) && !retry_at_) retry_at_ = now + answer_retry_interval;
     if (retry_at_ && now >= *retry_at_) {
         changes_.retry();
         if (!changes_.is_behind()) answers_.retry(changes_.applied());
         finish_grains();
         retry_at_.reset();
-        if (changes_.is_behind() || answers_.has_waiting()) retry_at_ = now + retry_interval;
+        if (changes_.is_behind() || answers_.has_waiting()) retry_at_ = now + answer_retry_interval;
     }
     if (commits_.run(now)) begin_recycling();
     send();
