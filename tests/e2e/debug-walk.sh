@@ -38,7 +38,7 @@ timeout 400 bash page.sh </dev/null || fail "the page's last command: $(tail -n 
 [ ! -d /out ] || cp ./*.out ./*.typed /out
 
 # Numbers, times and widths differ from run to run; "..." stands for what was left out.
-masked() { sed -E 's/[0-9]+(\.[0-9]+)?[KMG]?/N/g; s/ +/ /g; s/ $//' "$1"; }
+masked() { sed -E 's/[0-9]+(\.[0-9]+)?[KMG]?/N/g; s/ +/ /g; s/^ //; s/ $//' "$1"; }
 is_as_shown() { # N: what the page shows was said
 	local line bad=0
 	masked "$1.out" >said
