@@ -15,7 +15,7 @@ repo=$(cd "$(dirname "$0")/../.." && pwd)
 size=64 # MiB
 work=/tmp/bench
 columns=("read 1" "read 32" "write 1" "write 32")
-rows=(device log-writes control control-reads none hash full)
+rows=(device log-writes control none hash full)
 
 # --- on the host ---------------------------------------------------------------
 
@@ -24,7 +24,6 @@ title() { # ROW
 	device) echo "the device itself" ;;
 	log-writes) echo "dm-log-writes" ;;
 	control) echo "rules for writes, none matches" ;;
-	control-reads) echo "rules for reads and writes, none matches" ;;
 	none) echo "\`--log --data none\`" ;;
 	hash) echo "\`--log --data hash\`" ;;
 	full) echo "\`--log\` (all data)" ;;
@@ -104,7 +103,6 @@ in_vm() {
 	udevadm settle
 	dmsetup remove --retry peer
 	debugged control --rule 'drop write at 1000M+1M'
-	debugged control-reads --rule 'fail any at 1000M+1M'
 	debugged none --log $work/logs/none --data none
 	debugged hash --log $work/logs/hash --data hash
 	debugged full --log $work/logs/full
