@@ -7,6 +7,7 @@ build=${DMU_BUILD:-/src/build/release}
 export LD_LIBRARY_PATH=$build/xen-backend/libdmu
 work=/tmp/examples
 disk=() # ram disks of 64 MiB
+span=32 # MiB: fio works on so many of a device, and in tests of crashes on so many more
 
 prepare() { # NUMBER-OF-DISKS
 	local i
@@ -95,7 +96,7 @@ same() { # DEVICE DEVICE [BYTES]
 
 verify() { # KEY [OPTION...]
 	fio --name=v --filename="/dev/mapper/$1" --direct=1 --ioengine=libaio --iodepth=8 --rw=randrw \
-		--bsrange=512-64k --blockalign=512 --size=32m --io_size=3m --verify=crc32c --verify_backlog=64 \
+		--bsrange=512-64k --blockalign=512 --size=${span}m --io_size=3m --verify=crc32c --verify_backlog=64 \
 		--do_verify=1 --verify_fatal=1 --verify_state_save=0 --fsync=50 --randseed=$RANDOM \
 		--output=$work/fio.out "${@:2}" || { tail -n 20 $work/fio.out && return 1; }
 }
@@ -103,7 +104,7 @@ verify() { # KEY [OPTION...]
 # Always the same writes of the same data.
 scribble() { # DEVICE [OPTION...]
 	fio --name=s --filename="$1" --direct=1 --ioengine=libaio --iodepth=4 --rw=randwrite --bsrange=4k-64k \
-		--size=32m --io_size=5m --randseed=7 --allrandrepeat=1 --refill_buffers --end_fsync=1 --output=/dev/null "${@:2}"
+		--size=${span}m --io_size=5m --randseed=7 --allrandrepeat=1 --refill_buffers --end_fsync=1 --output=/dev/null "${@:2}"
 }
 
 # Verifies over kills and restarts of the mapper.
@@ -119,6 +120,19 @@ verify_over_kills() { # KEY
 	done
 	wait $job || { cat $work/verify.out && return 1; }
 	echo "$kills kills"
+}
+
+# It is told to end before it has read of the last first write, which no flush followed; then all is there again.
+ends_with_changes() { # KEY KEY...: one that is written to, all that there are
+	local pid
+	pid=$(cat $work/pid)
+	head -c 65536 /dev/urandom >$work/unflushed
+	kill -STOP "$pid"
+	dd if=$work/unflushed of="/dev/mapper/$1" bs=64k count=1 seek=1000 oflag=direct conv=notrunc status=none || return
+	remove "${@:2}"
+	kill "$pid" && kill -CONT "$pid"
+	wait_for 20 stopped && [ ! -s $work/err ] && restart && make "$1" &&
+		cmp $work/unflushed <(dd if="/dev/mapper/$1" bs=64k count=1 skip=1000 iflag=direct status=none)
 }
 
 # Nobody comes after a mapper that was killed: what waits for one ends in an error, when it was said, and no later.
@@ -147,7 +161,7 @@ flush_of_changes() { # KEY
 # Every block whose flush had ended before the crash is there after it.
 survives_crash() { # KEY [BLOCKS]
 	local block flushed=0 jobs=()
-	head -c 64M /dev/urandom >$work/pattern
+	head -c 20M /dev/urandom >$work/pattern
 	rm -f $work/flushed
 	for ((block = 0; block < ${2:-200}; block++)); do
 		dd if=$work/pattern of="/dev/mapper/$1" bs=64k seek=$block skip=$block count=1 oflag=direct \
@@ -155,7 +169,7 @@ survives_crash() { # KEY [BLOCKS]
 		echo $block >$work/flushed
 	done 2>/dev/null &
 	jobs+=($!)
-	scribble "/dev/mapper/$1" --offset=32m --time_based --runtime=20 >/dev/null 2>&1 &
+	scribble "/dev/mapper/$1" --offset=${span}m --time_based --runtime=20 >/dev/null 2>&1 &
 	jobs+=($!)
 	sleep 3
 	crash "$1" || return

@@ -77,6 +77,7 @@ test_cow() {
 	check "cow: and reads the same" same /dev/mapper/kernel /dev/mapper/cow
 	check "cow: an orderly end" end cow
 	check "cow: and all of it is there again" eval 'restart && make cow && same /dev/mapper/kernel /dev/mapper/cow'
+	check "cow: so is what no flush followed" ends_with_changes cow cow
 	dmsetup remove kernel
 	check "cow: fio verifies" verify cow
 	check "cow: fio verifies over kills of the mapper" verify_over_kills cow
@@ -121,6 +122,8 @@ test_thin() {
 	check "thin: an orderly end" end thin-a thin-b
 	check "thin: and all of it is there again" eval \
 		'restart && wait_for 5 table_of thin-b && make thin-a && make thin-b && same /dev/mapper/thin-a /dev/mapper/kernel'
+	check "thin: so is what no flush followed" ends_with_changes thin-a thin-a thin-b
+	wait_for 5 table_of thin-b >/dev/null && make thin-b
 	dmsetup remove kernel
 	dmsetup remove pool
 	check "thin: the neighbour has nothing of it" same /dev/mapper/thin-b /dev/zero $((sectors * 1024))
@@ -143,14 +146,38 @@ test_thin() {
 # The other device discards what it has meanwhile: none of its blocks may be given away too early.
 crash_of_two() {
 	local job
-	while fill thin-b 8 && blkdiscard -l 8M /dev/mapper/thin-b; do :; done >/dev/null 2>&1 &
+	rm -f $work/enough
+	while [ ! -e $work/enough ] && fill thin-b 8 && blkdiscard -l 8M /dev/mapper/thin-b; do :; done >/dev/null 2>&1 &
 	job=$!
 	sleep 0.5
 	dmsetup message thin-b 0 wait 1
 	survives_crash thin-a 300 || return
+	touch $work/enough
 	wait $job
 	dmsetup remove --retry thin-b
 	make thin-b && fill thin-b 8
+}
+
+# More crashes than the others have time for.
+test_cow_crash() {
+	local i
+	zero "${disk[0]}" "${disk[1]}"
+	start cow cow "${disk[0]}" "${disk[1]}" && make cow
+	for i in 1 2 3; do check "cow: what was flushed survives crash $i" survives_crash cow; done
+	end cow
+}
+
+test_thin_crash() {
+	local i
+	zero "${disk[0]}" "${disk[1]}"
+	start thin "${disk[1]}" "${disk[0]}" 128 thin-a:$((2 * sectors)) thin-b:$((2 * sectors))
+	wait_for 5 table_of thin-b >/dev/null
+	make thin-a && make thin-b
+	for i in 1 2 3; do
+		check "thin: what was flushed survives crash $i" crash_of_two
+		empty thin-a && empty thin-b
+	done
+	end thin-a thin-b
 }
 
 prepare 4 || fail "modules"

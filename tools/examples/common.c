@@ -123,6 +123,20 @@ void serve(struct dmu_channel* channel, const struct dmu_handlers* handlers, voi
     if (error) die(dmu_key(channel), error);
 }
 
+int last_changes(struct dmu_channel* channel,
+                 int (*changed)(struct dmu_channel* channel, const struct dmu_event* event, void* context),
+                 void* context) {
+    struct dmu_event events[64];
+    int count, error = 0;
+
+    while (!error && (count = dmu_next_events(channel, events, 64))) {
+        if (count < 0) return count;
+        for (int i = 0; i < count && !error; i++)
+            if (events[i].type == DMU_EV_CHANGED) error = changed(channel, &events[i], context);
+    }
+    return error;
+}
+
 int read_at(int fd, void* buffer, uint64_t size, uint64_t offset) {
     for (uint64_t done = 0; done < size;) {
         ssize_t now = pread(fd, (char*)buffer + done, size - done, (off_t)(offset + done));
@@ -153,6 +167,14 @@ void* alloc_pages(uint64_t size) {
 
     if (posix_memalign(&pages, PAGE, round_up_to(size, PAGE))) die("memory", ENOMEM);
     return memset(pages, 0, round_up_to(size, PAGE));
+}
+
+void* grow(void* array, uint64_t count, uint64_t* room, size_t size) {
+    if (count < *room) return array;
+    *room = *room ? 2 * *room : 256;
+    array = realloc(array, *room * size);
+    if (!array) die("memory", ENOMEM);
+    return array;
 }
 
 uint64_t checksum(const void* data, uint64_t size) {

@@ -7,6 +7,7 @@
 #define DMU_EXAMPLES_COMMON_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include <dmu/dmu.h>
@@ -60,12 +61,24 @@ void announce(struct dmu_channel* channel, uint64_t sectors, const char* options
 /* dmu_run() until SIGTERM or SIGINT; errors end the program. */
 void serve(struct dmu_channel* channel, const struct dmu_handlers* handlers, void* context);
 
+/*
+ * For an orderly end, after the last dmu_run(): hands out the changes that it
+ * has not read. A device that is gone by then has no successor to tell. 0 or
+ * a negative errno.
+ */
+int last_changes(struct dmu_channel* channel,
+                 int (*changed)(struct dmu_channel* channel, const struct dmu_event* event, void* context),
+                 void* context);
+
 /* Whole pages at offset, memory of alloc_pages(). 0 or a negative errno. */
 int read_at(int fd, void* buffer, uint64_t size, uint64_t offset);
 int write_at(int fd, const void* buffer, uint64_t size, uint64_t offset);
 int sync_file(int fd);
 /* Zeroed, aligned for direct I/O. */
 void* alloc_pages(uint64_t size);
+
+/* Room for one more than count items of a size in an array of *room. */
+void* grow(void* array, uint64_t count, uint64_t* room, size_t size);
 
 /* FNV-1a: enough to tell a header from what is none. */
 uint64_t checksum(const void* data, uint64_t size);

@@ -2,13 +2,13 @@
 /*
  * mirror: RAID 1 over two devices or files.
  *
- *     mirror [--create] [--degraded] [--replace] KEY LEG LEG
+ *     mirror [--create] [--degraded] [--replace] [--open REGIONS] KEY LEG LEG
  *
  * At the end of each leg are a superblock and a bitmap with a bit for each
  * region: set where the legs may differ. A region is mapped for writing once
  * its bit is on disk; the kernel then writes to both legs and asks nobody. When
- * there are many such regions the oldest is taken out of the map, and when what
- * was in flight has ended its bit is cleared.
+ * there are more than --open of these the oldest is taken out of the map, and when
+ * what was in flight has ended its bit is cleared.
  *
  * A leg that fails is left behind: the superblock of the other says so, on
  * disk, before the request that failed is done again without it. SIGHUP looks
@@ -21,82 +21,20 @@
  * --degraded starts without it; if both have gone on alone, nothing does.
  */
 #include <errno.h>
-#include <fcntl.h>
 #include <getopt.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
-#include <unistd.h>
 
 #include "common.h"
+#include "legs.h"
 
-#define REGION 2048     /* sectors, or more where the bitmap would be too small */
-#define BITS (8 * PAGE) /* of the bitmap */
-#define OPEN 128        /* regions that stay open for writing */
-#define WINDOW 32       /* regions that an answer tells of */
-#define AREA (2 * PAGE) /* superblock and bitmap */
-#define NONE UINT64_MAX
+#define WINDOW 32 /* regions that an answer tells of */
+#define ARGUMENTS "[--create] [--degraded] [--replace] [--open REGIONS] KEY LEG LEG"
 
 /* What an INVALIDATED is the answer to. */
 enum { ANY, JOIN, LEAVE, COPY, CLEAN, STOP };
-
-/* In one sector; on every leg that is not stale the same, but for "leg". */
-struct super {
-    char magic[8];
-    uint64_t uuid[2], sectors, region;
-    uint64_t events;  /* how often the set of legs has changed */
-    uint64_t left_at; /* events in the superblock of the stale leg, if it is the one that we knew */
-    uint32_t stale[2];
-    uint64_t checksum;
-};
-static const char magic[8] = "dmu-mir";
-
-enum state { GONE, LEAVING, HERE };
-
-struct leg {
-    const char* path;
-    enum state state;
-    int fd;
-    uint64_t area; /* bytes; where superblock and bitmap are */
-};
-
-struct mirror {
-    struct dmu_channel* channel;
-    uint64_t ids; /* ANY and those after it are added */
-    struct leg legs[2];
-    struct super* super;
-    unsigned char *bits, *disk_bits; /* as they should be, and as they are on disk */
-    bool changed;                    /* the superblock is not on disk as it is here */
-    int lead;                        /* is written first */
-    uint64_t regions;
-    unsigned char* differ; /* to be copied; reads come from the leg that is copied from */
-    unsigned char* open;   /* may be mapped for writing; in the queue */
-    uint64_t *queue, queued;
-    uint64_t cleaning, copying;
-    bool stopping, replace;
-    struct dmu_event* held; /* they want the region that is being copied */
-    uint64_t held_count, held_room;
-};
-
-static bool bit(const unsigned char* bits, uint64_t region) {
-    return bits[region / 8] >> region % 8 & 1;
-}
-
-static void set_bit(unsigned char* bits, uint64_t region, bool value) {
-    unsigned char mask = (unsigned char)(1u << region % 8);
-
-    bits[region / 8] = value ? bits[region / 8] | mask : bits[region / 8] & (unsigned char)~mask;
-}
-
-static bool here(const struct mirror* m, int leg) {
-    return m->legs[leg].state == HERE;
-}
-
-static bool in_sync(const struct mirror* m, int leg) {
-    return here(m, leg) && !m->super->stale[leg];
-}
 
 /* Which leg to read a region from, while both are here. */
 static int first_leg(const struct mirror* m, uint64_t region) {
@@ -111,70 +49,13 @@ static int invalidate(struct mirror* m, uint64_t id, uint64_t region, uint64_t c
     return dmu_queue(m->channel, &command);
 }
 
-/* ---------------------------------------------------- superblock and bitmap --- */
+/* What was decided is on disk; then a leg that has left is taken out of the map. */
+static int settle(struct mirror* m) {
+    int error = save(m);
 
-static int write_area(struct mirror* m, const struct leg* leg) {
-    int error;
-
-    m->super->checksum = checksum(m->super, offsetof(struct super, checksum));
-    error = write_at(leg->fd, m->bits, PAGE, leg->area + PAGE);
-    if (!error) error = write_at(leg->fd, m->super, PAGE, leg->area);
-    return error ? error : sync_file(leg->fd);
-}
-
-static bool is_ours(const struct super* super) {
-    return !memcmp(super->magic, magic, sizeof(magic)) &&
-           super->checksum == checksum(super, offsetof(struct super, checksum));
-}
-
-/* A leg can be done without where the other has all of the data. */
-static bool may_leave(const struct mirror* m, int leg) {
-    return here(m, leg) && in_sync(m, !leg);
-}
-
-/* Not on disk yet: save() follows. */
-static int leave(struct mirror* m, int leg, int error) {
-    fprintf(stderr, "mirror: %s: %s; going on without it\n", m->legs[leg].path, strerror(abs(error)));
-    if (!m->super->stale[leg]) {
-        m->super->stale[leg] = 1;
-        m->super->left_at = m->super->events++;
-    }
-    m->legs[leg].state = LEAVING;
-    m->changed = true;
-    /* What was cleared in here may not be durable over there. */
-    for (uint64_t i = 0; i < PAGE; i++) m->bits[i] |= m->disk_bits[i];
-    m->cleaning = m->copying = NONE;
+    if (error || !m->left) return error;
+    m->left = false;
     return invalidate(m, LEAVE, 0, m->regions);
-}
-
-/* The leg that could not be written, or -1. */
-static int try_save(struct mirror* m, int* error) {
-    bool cleared = false;
-
-    for (uint64_t i = 0; i < PAGE; i++) cleared |= m->disk_bits[i] & ~m->bits[i];
-    /* Two legs are the same where a bit is cleared, and go on being so. */
-    for (int leg = 0; leg < 2 && cleared; leg++)
-        if (here(m, leg) && (*error = sync_file(m->legs[leg].fd))) return leg;
-    for (int i = 0; i < 2; i++) {
-        int leg = i ? !m->lead : m->lead;
-
-        if (in_sync(m, leg) && (*error = write_area(m, &m->legs[leg]))) return leg;
-    }
-    return -1;
-}
-
-/* Superblock and bitmap are on every leg that counts; one that cannot be written ceases to count. */
-static int save(struct mirror* m) {
-    int error = 0, leg;
-
-    while ((leg = try_save(m, &error)) >= 0) {
-        if (!may_leave(m, leg)) return error;
-        error = leave(m, leg, error);
-        if (error) return error;
-    }
-    memcpy(m->disk_bits, m->bits, PAGE);
-    m->changed = false;
-    return 0;
 }
 
 /* -------------------------------------------------------------------- map --- */
@@ -214,7 +95,7 @@ static int open_regions(struct mirror* m, uint64_t first, uint64_t last) {
         save_first |= !bit(m->disk_bits, region);
         if (region == m->cleaning) m->cleaning = NONE;
     }
-    if (save_first) error = save(m);
+    if (save_first) error = settle(m);
     for (uint64_t region = first; region <= last && !error; region++) {
         if (m->open[region]) continue;
         m->open[region] = 1;
@@ -228,19 +109,16 @@ static int open_regions(struct mirror* m, uint64_t first, uint64_t last) {
 static int clean(struct mirror* m) {
     uint64_t region = m->queue[0];
 
-    if (m->queued <= OPEN || m->cleaning != NONE || !in_sync(m, 0) || !in_sync(m, 1)) return 0;
+    if (m->queued <= m->most_open || m->drains || !in_sync(m, 0) || !in_sync(m, 1)) return 0;
     memmove(m->queue, m->queue + 1, --m->queued * sizeof(*m->queue));
     m->open[region] = 0;
     m->cleaning = region;
+    m->drains = true;
     return invalidate(m, CLEAN, region, 1);
 }
 
 static int hold(struct mirror* m, const struct dmu_event* event) {
-    if (m->held_count == m->held_room) {
-        m->held_room = m->held_room ? 2 * m->held_room : 64;
-        m->held = realloc(m->held, m->held_room * sizeof(*m->held));
-        if (!m->held) die("memory", ENOMEM);
-    }
+    m->held = grow(m->held, m->held_count, &m->held_room, sizeof(*m->held));
     m->held[m->held_count] = *event;
     /* What came back has been seen to. */
     m->held[m->held_count++].flags &= ~DMU_MISS_RETURNED;
@@ -266,14 +144,14 @@ static int join_whole(struct mirror* m, int leg) {
     int error = sync_file(m->legs[leg].fd);
 
     if (error) {
-        error = leave(m, leg, error);
+        leave(m, leg, error);
     } else {
         m->lead = !leg;
         m->super->stale[leg] = 0;
         m->super->events++;
         m->changed = true;
     }
-    if (!error) error = save(m);
+    error = settle(m);
     if (!error && here(m, leg)) fprintf(stderr, "mirror: %s has everything\n", m->legs[leg].path);
     /* Reads may go to both. */
     return error ? error : invalidate(m, ANY, 0, m->regions);
@@ -299,8 +177,7 @@ static int copy_region(struct mirror* m, uint64_t region, int from, int* failed)
     if (!buffer) buffer = alloc_pages(piece);
     for (uint64_t at = region * size; at < (region + 1) * size && !error; at += piece) {
         *failed = from;
-        error = read_at(m->legs[from].fd, buffer, piece, at);
-        if (error) break;
+        if ((error = read_at(m->legs[from].fd, buffer, piece, at))) break;
         *failed = !from;
         error = write_at(m->legs[!from].fd, buffer, piece, at);
     }
@@ -340,8 +217,8 @@ static int copy_now(struct mirror* m) {
         return release_held(m);
     }
     if (error) {
-        error = leave(m, failed, error);
-        if (!error) error = save(m);
+        leave(m, failed, error);
+        error = settle(m);
         return error ? error : release_held(m);
     }
     m->differ[region] = 0;
@@ -352,67 +229,6 @@ static int copy_now(struct mirror* m) {
 }
 
 /* ---------------------------------------------------------- legs come and go --- */
-
-/* What has left is out of the map, and its I/O has ended. */
-static int forget_gone(struct mirror* m) {
-    for (int leg = 0; leg < 2; leg++) {
-        if (here(m, leg)) continue;
-        (void)dmu_destination_remove(m->channel, (uint32_t)leg);
-        if (m->legs[leg].state == LEAVING) close(m->legs[leg].fd);
-        m->legs[leg].state = GONE;
-    }
-    return 0;
-}
-
-/* Opens a leg and reads its superblock; what is none is all zeros then. */
-static int open_leg(struct mirror* m, int number, struct super* super) {
-    struct leg* leg = &m->legs[number];
-    uint64_t sectors = 0;
-    int error;
-
-    memset(super, 0, PAGE);
-    leg->fd = try_destination(m->channel, (uint32_t)number, leg->path, O_RDWR, &sectors);
-    if (leg->fd < 0) return leg->fd;
-    leg->area = sectors * SECTOR / PAGE * PAGE - AREA;
-    error = sectors < REGION + AREA / SECTOR ? -ENOSPC : read_at(leg->fd, super, PAGE, leg->area);
-    if (error) {
-        close(leg->fd);
-        return error;
-    }
-    if (!is_ours(super)) memset(super, 0, PAGE);
-    leg->state = HERE;
-    return 0;
-}
-
-static void all_differ(struct mirror* m) {
-    memset(m->differ, 1, m->regions);
-    for (uint64_t region = 0; region < m->regions; region++) set_bit(m->bits, region, true);
-    m->changed = true;
-}
-
-/* A leg that is here joins the other, whose superblock is ours. 0, or why it may not. */
-static const char* join(struct mirror* m, int leg, const struct super* super) {
-    bool member = super->uuid[0] == m->super->uuid[0] && super->uuid[1] == m->super->uuid[1];
-
-    if (!member && !m->replace) return "it is not a leg of this mirror; --replace makes it one";
-    if (m->legs[leg].area < m->super->sectors * SECTOR) return "it is too small";
-    if (member && super->stale[!leg])
-        return "both legs have gone on alone; overwrite the end of one with zeros, and --replace it";
-    if (member && super->events != m->super->events && !m->super->stale[leg]) {
-        m->super->stale[leg] = 1;
-        m->super->left_at = super->events;
-        m->super->events++;
-        m->changed = true;
-    }
-    if (!member || (m->super->stale[leg] && super->events != m->super->left_at)) {
-        if (!m->super->stale[leg]) m->super->events++;
-        m->super->stale[leg] = 1;
-        m->super->left_at = NONE;
-        all_differ(m);
-    }
-    for (uint64_t region = 0; region < m->regions; region++) m->differ[region] = bit(m->bits, region);
-    return NULL;
-}
 
 static int rejoin(struct mirror* m) {
     struct super* super = alloc_pages(PAGE);
@@ -429,7 +245,7 @@ static int rejoin(struct mirror* m) {
         }
     }
     free(super);
-    error = m->changed ? save(m) : 0;
+    error = m->changed ? settle(m) : 0;
     return error ? error : invalidate(m, JOIN, 0, m->regions);
 }
 
@@ -444,8 +260,8 @@ static int returned(struct mirror* m, const struct dmu_event* event) {
 
         if (!(event->flags & (i ? DMU_MISS_SECOND_FAILED : DMU_MISS_FIRST_FAILED)) || !here(m, leg)) continue;
         if (!may_leave(m, leg)) return -(int)event->error;
-        error = leave(m, leg, (int)event->error);
-        if (!error) error = save(m);
+        leave(m, leg, (int)event->error);
+        error = settle(m);
     }
     return error ? error : answer(m, event);
 }
@@ -459,13 +275,11 @@ static int on_miss(struct dmu_channel* channel, const struct dmu_event* event, v
 
 /* A flush that a leg could not do: what is whole without it has to have done it. */
 static int flush_failed(struct mirror* m, int leg, int error) {
-    if (may_leave(m, leg)) {
-        error = leave(m, leg, error);
-        if (error) return error;
-    } else if (here(m, leg)) {
+    if (may_leave(m, leg))
+        leave(m, leg, error);
+    else if (here(m, leg))
         return error;
-    }
-    return save(m); /* which syncs them */
+    return settle(m); /* which syncs them */
 }
 
 static int on_flush(struct dmu_channel* channel, const struct dmu_event* event, void* context) {
@@ -484,16 +298,17 @@ static int cleaned(struct mirror* m) {
     if (m->cleaning != NONE && in_sync(m, 0) && in_sync(m, 1) && !m->differ[m->cleaning])
         set_bit(m->bits, m->cleaning, false);
     m->cleaning = NONE;
+    m->drains = false;
     return clean(m);
 }
 
 /* Nothing is mapped, nothing in flight: the legs are the same, but for what was not copied. */
 static int stopped(struct mirror* m) {
-    int error = 0;
+    int error;
 
     for (uint64_t region = 0; region < m->regions && in_sync(m, 0) && in_sync(m, 1); region++)
         if (!m->differ[region]) set_bit(m->bits, region, false);
-    error = save(m);
+    error = settle(m);
     dmu_stop(m->channel);
     return error;
 }
@@ -509,7 +324,8 @@ static int on_other(struct dmu_channel* channel, const struct dmu_event* event, 
             forget_gone(m);
             return copy_next(m);
         case LEAVE:
-            return forget_gone(m);
+            forget_gone(m);
+            return 0;
         case COPY:
             return copy_now(m);
         case CLEAN:
@@ -522,59 +338,6 @@ static int on_other(struct dmu_channel* channel, const struct dmu_event* event, 
 }
 
 /* ------------------------------------------------------------------- start --- */
-
-static void fit(struct mirror* m) {
-    m->regions = m->super->sectors / m->super->region;
-    m->differ = alloc_pages(m->regions);
-    m->open = alloc_pages(m->regions);
-    m->queue = alloc_pages(m->regions * sizeof(*m->queue));
-    m->cleaning = m->copying = NONE;
-}
-
-/* The second leg gets a superblock that never was in sync. */
-static void create(struct mirror* m) {
-    struct super* super = m->super;
-    uint64_t sectors = smaller(m->legs[0].area, m->legs[1].area) / SECTOR;
-    int error;
-
-    if (!here(m, 0) || !here(m, 1)) die("a mirror is made of two legs", ENODEV);
-    memset(super, 0, PAGE);
-    memcpy(super->magic, magic, sizeof(magic));
-    if (getrandom(super->uuid, sizeof(super->uuid), 0) != sizeof(super->uuid)) die("random numbers", errno);
-    for (super->region = REGION; sectors / super->region > BITS;) super->region *= 2;
-    super->sectors = sectors / super->region * super->region;
-    super->stale[1] = 1;
-    fit(m);
-    all_differ(m);
-    error = write_area(m, &m->legs[1]);
-    super->events = 1;
-    if (!error) error = save(m);
-    if (error) die("make the mirror", error);
-}
-
-/* supers: of the legs that are here. The newest of them is believed. */
-static void assemble(struct mirror* m, struct super* supers[2], bool degraded) {
-    int newest = supers[1]->events > supers[0]->events, other = !newest;
-    const char* why;
-
-    if (!here(m, newest) || !is_ours(supers[newest])) die("there is no mirror on them; --create makes one", ENODATA);
-    memcpy(m->super, supers[newest], PAGE);
-    if (m->super->stale[newest]) die("this leg never had everything", EUCLEAN);
-    fit(m);
-    m->lead = newest;
-    if (read_at(m->legs[newest].fd, m->bits, PAGE, m->legs[newest].area + PAGE)) die(m->legs[newest].path, EIO);
-    memcpy(m->disk_bits, m->bits, PAGE);
-    if (!here(m, other)) {
-        if (!m->super->stale[other] && !degraded) die("the other leg may have newer data; --degraded", ENODEV);
-        if (!m->super->stale[other]) m->super->left_at = m->super->events++;
-        m->super->stale[other] = 1;
-        m->changed = true;
-    } else if ((why = join(m, other, supers[other]))) {
-        fprintf(stderr, "mirror: %s: %s\n", m->legs[other].path, why);
-        exit(1);
-    }
-    if (m->changed && save(m)) die("write the superblock", EIO);
-}
 
 static volatile sig_atomic_t look_again;
 static struct dmu_channel* to_stop;
@@ -608,27 +371,30 @@ int main(int argc, char** argv) {
     static const struct option options[] = {{"create", no_argument, NULL, 'c'},
                                             {"degraded", no_argument, NULL, 'd'},
                                             {"replace", no_argument, NULL, 'r'},
+                                            {"open", required_argument, NULL, 'o'},
                                             {0}};
     struct super* supers[2] = {alloc_pages(PAGE), alloc_pages(PAGE)};
-    struct mirror m = {
-        .ids = fresh_ids(), .super = alloc_pages(PAGE), .bits = alloc_pages(PAGE), .disk_bits = alloc_pages(PAGE)};
+    struct mirror m = {.ids = fresh_ids(),
+                       .most_open = 128,
+                       .super = alloc_pages(PAGE),
+                       .bits = alloc_pages(PAGE),
+                       .disk_bits = alloc_pages(PAGE)};
     bool make = false, degraded = false;
     uint64_t features = 0;
-    int option;
+    int option, error;
 
     while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
         make |= option == 'c';
         degraded |= option == 'd';
         m.replace |= option == 'r';
-        if (option == '?') usage("[--create] [--degraded] [--replace] KEY LEG LEG");
+        if (option == 'o') m.most_open = number(optarg, 2);
+        if (option == '?') usage(ARGUMENTS);
     }
-    if (argc - optind != 3) usage("[--create] [--degraded] [--replace] KEY LEG LEG");
+    if (argc - optind != 3) usage(ARGUMENTS);
     m.channel = attach(argv[optind]);
     if (dmu_query(NULL, &features) || ~features & (DMU_FEATURE_MIRROR | DMU_FEATURE_RETURN | DMU_FEATURE_ASK_FLUSH))
         die("the module is too old for a mirror", EPROTONOSUPPORT);
     for (int leg = 0; leg < 2; leg++) {
-        int error;
-
         m.legs[leg].path = argv[optind + 1 + leg];
         error = open_leg(&m, leg, supers[leg]);
         if (error) fprintf(stderr, "mirror: %s: %s\n", m.legs[leg].path, strerror(-error));

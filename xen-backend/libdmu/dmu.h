@@ -9,7 +9,7 @@
  * Errors: a negative errno; 0 or a count otherwise. Nothing is printed.
  * Threads: a channel may be used from several threads where a function says so;
  * else by one at a time. Different channels are independent.
- * Blocking: nothing here waits for I/O of the device, except dmu_run().
+ * Blocking: only dmu_run() waits for events, dmu_destination_remove() for I/O under way.
  *
  * A whole program (one file or block device as a device, nothing but MAP):
  *
@@ -130,7 +130,7 @@ DMU_API int dmu_destination_get(struct dmu_channel* channel, uint32_t number, st
  * destination is: how a successor comes by its predecessor's files and their locks. Any thread.
  */
 DMU_API int dmu_destination_fd(struct dmu_channel* channel, uint32_t number);
-/* -EBUSY: still mapped or in flight. Any thread. */
+/* Waits until I/O to it has ended. -EBUSY: still mapped, leased, or being filled. Any thread. */
 DMU_API int dmu_destination_remove(struct dmu_channel* channel, uint32_t number);
 
 /* ---------------------------------------------------------------- state --- */
@@ -232,7 +232,7 @@ struct dmu_handlers {
  */
 DMU_API int dmu_run(struct dmu_channel* channel, const struct dmu_handlers* handlers, void* context);
 
-/* Makes dmu_run() return soon; if none runs, the next returns at once. Any thread, and signal handlers. */
+/* Makes dmu_run() return soon, events unread; if none runs, the next returns at once. Any thread, signal handlers. */
 DMU_API void dmu_stop(struct dmu_channel* channel);
 
 #ifdef __cplusplus
