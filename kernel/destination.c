@@ -51,12 +51,24 @@ void dmu_dest_free(struct dmu_dest *dest)
 	kfree(dest);
 }
 
-/* I/O to what stands on the device itself would wait for itself. */
-static bool is_own_device(struct dmu_key *key, struct dmu_dest *dest)
+static bool is_on(const struct dmu_dest *dest, struct mapped_device *md)
 {
 	struct block_device *bdev = dest->bdev ? dest->bdev : file_inode(dest->file)->i_sb->s_bdev;
 
-	return bdev && key->md && bdev->bd_disk == dm_disk(key->md);
+	return bdev && md && bdev->bd_disk == dm_disk(md);
+}
+
+/* I/O to what stands on the device itself would wait for itself. */
+bool dmu_dest_any_on(struct dmu_key *key, struct mapped_device *md)
+{
+	struct dmu_dest *dest;
+	unsigned long number;
+
+	lockdep_assert_held(&key->control);
+	xa_for_each(&key->dests, number, dest)
+		if (is_on(dest, md))
+			return true;
+	return false;
 }
 
 static int examine(struct dmu_key *key, struct dmu_dest *dest)
@@ -72,7 +84,7 @@ static int examine(struct dmu_key *key, struct dmu_dest *dest)
 	} else if (!S_ISREG(inode->i_mode) || IS_SWAPFILE(inode)) {
 		return -EINVAL;
 	}
-	if (is_own_device(key, dest))
+	if (is_on(dest, key->md))
 		return -EINVAL;
 	if (dest->flags & DMU_DEST_HOLD)
 		return 0;
@@ -207,9 +219,8 @@ int dmu_dest_remove(struct dmu_key *key, u32 number)
 		return -EBUSY;
 	xa_erase(&key->dests, number);
 	key->dest_count--;
-	/* No way back here: what found it before must end first. */
-	while (dmu_drain_wait(key))
-		schedule_timeout_uninterruptible(1);
+	/* What found it before must end first. */
+	dmu_drain_wait(key);
 	dmu_dest_free(dest);
 	return 0;
 }

@@ -47,12 +47,13 @@ static void drained(struct work_struct *work)
 	spin_unlock_irq(&key->lock);
 	list_for_each_entry_safe(drain, next, &done, list) {
 		if (drain->done) {
+			/* It lies on the stack of who waits. */
 			complete(drain->done);
 		} else {
 			wire.id = drain->id;
 			dmu_event_note(key, &wire, GFP_NOIO | __GFP_NOFAIL);
+			kfree(drain);
 		}
-		kfree(drain);
 	}
 	spin_lock_irq(&key->lock);
 	start_next(key);
@@ -80,34 +81,32 @@ void dmu_drain_exit(struct dmu_key *key)
 	percpu_ref_exit(&key->inflight[1]);
 }
 
-static int queue_drain(struct dmu_key *key, u64 id, struct completion *done)
+static void queue_drain(struct dmu_key *key, struct dmu_drain *drain)
 {
-	struct dmu_drain *drain = kmalloc(sizeof(*drain), GFP_KERNEL);
-
-	if (!drain)
-		return -ENOMEM;
-	drain->id = id;
-	drain->done = done;
 	spin_lock_irq(&key->lock);
 	list_add_tail(&drain->list, &key->drains);
 	start_next(key);
 	spin_unlock_irq(&key->lock);
-	return 0;
 }
 
 /* INVALIDATED with the id follows. */
 int dmu_drain(struct dmu_key *key, u64 id)
 {
-	return queue_drain(key, id, NULL);
+	struct dmu_drain *drain = kzalloc(sizeof(*drain), GFP_KERNEL);
+
+	if (!drain)
+		return -ENOMEM;
+	drain->id = id;
+	queue_drain(key, drain);
+	return 0;
 }
 
-/* Blocks for as long as I/O to the destinations takes. */
-int dmu_drain_wait(struct dmu_key *key)
+/* Blocks for as long as I/O to the destinations takes. Never fails: who calls has no way back. */
+void dmu_drain_wait(struct dmu_key *key)
 {
 	DECLARE_COMPLETION_ONSTACK(done);
-	int error = queue_drain(key, 0, &done);
+	struct dmu_drain drain = { .done = &done };
 
-	if (!error)
-		wait_for_completion(&done);
-	return error;
+	queue_drain(key, &drain);
+	wait_for_completion(&done);
 }

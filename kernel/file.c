@@ -4,6 +4,7 @@
  * buffered, by the destination's own thread, where the file has no direct I/O.
  */
 #include <linux/sched/mm.h>
+#include <linux/sched/signal.h>
 #include <linux/sched/task_stack.h>
 #include <linux/uio.h>
 
@@ -229,6 +230,9 @@ int dmu_file_try(struct dmu_io *io)
 	if (!(io->dest->file->f_mode & FMODE_NOWAIT) || !has_stack())
 		return false;
 	if (list && (!bio_list_empty(&list[0]) || !bio_list_empty(&list[1])))
+		return false;
+	/* The submitter's limit is on its own files: a device has none, but this file would. */
+	if (write && rlimit(RLIMIT_FSIZE) != RLIM_INFINITY)
 		return false;
 	if (write && !dmu_write_try_begin(io->dest->file))
 		return false;

@@ -36,7 +36,7 @@ static void expire_work(struct work_struct *work)
 
 void dmu_key_expire_in(struct dmu_key *key, unsigned int seconds)
 {
-	mod_delayed_work(dmu_wq, &key->expire, seconds * HZ);
+	mod_delayed_work(dmu_wq, &key->expire, (unsigned long)seconds * HZ);
 }
 
 /* How long requests wait for a successor; takes effect now if there is no mapper. */

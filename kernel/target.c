@@ -111,6 +111,8 @@ static int join_key(struct dmu_target *target, struct dm_target *ti)
 		error = "Key is in use by another device";
 	else if (key->tables && key->grain != target->grain)
 		error = "grain can't change while the device exists";
+	else if (dmu_dest_any_on(key, md))
+		error = "A destination of the key lies on the device itself";
 	if (!error) {
 		key->tables++;
 		key->md = md;

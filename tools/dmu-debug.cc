@@ -15,17 +15,18 @@ Session::Explain explain_device(const std::string& path) {
     using Clock = std::chrono::steady_clock;
     constexpr std::chrono::seconds fresh{2};
     std::shared_ptr<Explainer> explainer;
-    return [=, looked = Clock::time_point()](const Range& range) mutable -> std::string {
-        if (!explainer) {
-            auto opened = open_explainer(path);
-            if (!opened) return "";
-            explainer = std::move(*opened);
-        } else if (Clock::now() - looked > fresh) {
-            explainer->refresh();
-        }
-        looked = Clock::now();
-        return explainer->line(range.start, range.length);
-    };
+    return
+        [=, looked = Clock::time_point()](const Range& range, std::span<const std::byte> data) mutable -> std::string {
+            if (!explainer) {
+                auto opened = open_explainer(path);
+                if (!opened) return "";
+                explainer = std::move(*opened);
+            } else if (Clock::now() - looked > fresh) {
+                explainer->refresh();
+            }
+            looked = Clock::now();
+            return explainer->line(range.start, range.length, data);
+        };
 }
 
 }  // namespace

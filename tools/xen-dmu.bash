@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 # bash completion for xen-dmu, xen-dmu-list, xen-dmu-xm, xen-dmu-convert, dmu-img and dmu-debug
 
-_xen_dmu_formats="qcow: raw:"
+_xen_dmu_formats="qcow: qcow2: raw: vmdk:"
 
 # Names of what xen-dmu attached, and with "all" of every device.
 _xen_dmu_names() {
@@ -125,14 +125,14 @@ _dmu_img() {
 }
 
 _dmu_debug_options() { # COMMAND
+	local filters="--range --numbers --time --size --kind --flags --outcome"
 	case $1 in
-	log) echo "--range --numbers --time --size --kind --flags --outcome --json --hash --summary --explain
-		--base --device --export --import --sectors" ;;
+	log) echo "$filters --json --hash --summary --explain --base --device --export --import --sectors" ;;
 	replay) echo "--base --to --onto" ;;
 	crash) echo "--at --base --with --all --limit --sample --seed --torn --onto --name" ;;
-	bisect) echo "--base --linear --crash --seed --torn --onto --quiet" ;;
+	bisect) echo "$filters --base --linear --crash --seed --torn --onto --quiet" ;;
 	explain) echo "--range --json" ;;
-	plot) echo "--by-number" ;;
+	plot) echo "$filters --by-number" ;;
 	*) echo "--name --log --data --base --log-range --log-ops --log-size --log-reads --rule --order --seed
 		--memory --hold-limit --on-death --script --command --run --stopped --json --version" ;;
 	esac
@@ -145,6 +145,9 @@ _dmu_debug() {
 	--data) words="full hash none" ;;
 	--order) words="random reverse same" ;;
 	--on-death) words="fail wait" ;;
+	-k | --kind | --log-ops) words="read write discard zero flush mark" ;;
+	-f | --flags) words="fua meta sync" ;;
+	-o | --outcome) words="pending through dropped failed torn" ;;
 	esac
 	if [ -n "$words" ]; then
 		mapfile -t COMPREPLY < <(compgen -W "$words" -- "$word")

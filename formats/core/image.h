@@ -194,6 +194,15 @@ public:
     // Durable changes have freed space that recycle() would give back.
     virtual bool wants_recycling() const { return false; }
 
+    // What opening for writing put off, which the image can be used without (qcow2: refcounts
+    // that its last writer left wrong): some of it, a few MiB of I/O, whenever there is nothing
+    // more urgent to do. On an error it can be tried again.
+    virtual bool has_work() const { return false; }
+    virtual Status work() { return ok(); }
+    // Called before anything else where a predecessor may have had the image open since the host
+    // started: changes may come, and space may be used, that only the predecessor knew of.
+    virtual void take_over() {}
+
     // Commits, and makes the disk larger, or smaller where the format can: what lay past
     // the new end is gone. bytes: rounded up to sectors. Durable when it returns.
     virtual Status resize(std::uint64_t bytes);
@@ -213,7 +222,8 @@ public:
     // Compressed extents are never encrypted; metadata is not encrypted either.
     virtual const Cipher* cipher() const { return nullptr; }
 
-    // Commits, and gives back what was reserved and not used.
+    // Commits, and gives back what was reserved and not used. What work() has not done remains
+    // for the next writer.
     virtual Status close() = 0;
 
     // Bytes allocated for guest data, for listings; cheap.

@@ -277,6 +277,7 @@ Status StandIn::discard(GuestRange range) {
 }
 
 Status StandIn::adopt(const std::vector<Change>& log, const std::optional<Place>& lease) {
+    chain_.top().take_over();
     auto begun = log.empty() ? ok() : begin_writing();
     if (!begun) return begun;
     for (const auto& change : log) {

@@ -21,10 +21,6 @@ const EVP_MD* digest_named(const std::string& name) {
     return nullptr;
 }
 
-Error library_failed() {
-    return {Code::io, "the cryptography library failed"};
-}
-
 // Each piece of the digest's length becomes the hash of its number and itself.
 Status diffuse(const EVP_MD* hash, std::span<std::byte> block) {
     const std::unique_ptr<EVP_MD_CTX, decltype(&EVP_MD_CTX_free)> context(EVP_MD_CTX_new(), &EVP_MD_CTX_free);

@@ -39,6 +39,11 @@ private:
 // Not empty, at most 8 KiB.
 Result<Secret> read_key_file(const std::string& path);
 
+// What is said where OpenSSL does not say why.
+inline Error library_failed() {
+    return {Code::io, "the cryptography library failed"};
+}
+
 // From the system's generator.
 Status random_bytes(std::span<std::byte> into);
 

@@ -97,10 +97,6 @@ private:
     Context essiv_{nullptr, &EVP_CIPHER_CTX_free};
 };
 
-Error library_failed() {
-    return {Code::io, "the cryptography library failed"};
-}
-
 Status SectorCipher::prepare() {
     if (!encrypting_ || !decrypting_) return library_failed();
     for (const bool encrypt : {true, false}) {

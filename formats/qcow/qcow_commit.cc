@@ -8,7 +8,6 @@ namespace dmu::qcow {
 
 namespace {
 
-constexpr std::uint64_t sector_entries = sector_size / 8;
 constexpr std::uint64_t l1_gap = 64;  // entries: cheaper written over than left out
 
 }  // namespace

@@ -10,7 +10,6 @@ namespace dmu::qcow {
 
 namespace {
 
-constexpr std::uint64_t sector_entries = sector_size / 8;
 constexpr std::uint64_t look_ahead_tables = 4096;  // L1 entries looked at beyond what was asked
 
 L2Table empty_table(const Header& header) {

@@ -27,6 +27,8 @@
 
 namespace dmu::qcow {
 
+inline constexpr std::uint64_t sector_entries = sector_size / 8;  // of a table
+
 // An L2 table in memory.
 struct L2Table {
     std::vector<std::uint64_t> entries;

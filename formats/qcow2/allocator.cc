@@ -89,6 +89,8 @@ bool Allocator::pooled(std::uint64_t first, std::uint64_t count) const {
 Result<Refcounts::Run> Allocator::find_at_end(std::uint64_t want) {
     const auto limit = std::uint64_t{1} << (56 - header_.cluster_bits);
     auto first = end_;
+    // Nor is what they say to be trusted: there can be nothing.
+    if (rebuild_ != nullptr && first + want <= limit) return Refcounts::Run{first, want};
     for (auto at = first; at - first < want; at++) {
         if (at >= limit) return no_space();
         if (!refcounts_.has_block(refcounts_.block_of(at))) {
@@ -107,7 +109,7 @@ Result<Refcounts::Run> Allocator::find(std::uint64_t need, std::uint64_t want, b
     for (const auto& [first, end] : free_.ranges())
         if (end - first >= need) return Refcounts::Run{first, std::min(want, end - first)};
     const bool bounded = !thorough && !file_.fixed_size();
-    auto at = thorough ? 0 : cursor_;
+    auto at = thorough && rebuild_ == nullptr ? 0 : cursor_;
     for (unsigned looked = 0; at < search_end_ && (!bounded || looked < search_blocks); looked++) {
         auto run = refcounts_.find_free(at, search_end_, need, want);
         if (!run) return run;
@@ -239,14 +241,20 @@ Status Allocator::refill(std::uint64_t need, std::uint64_t want, bool anything) 
 
 // --------------------------------------------------------------- freeing ---
 
-bool Allocator::unfreed(std::uint64_t cluster) {
+void Allocator::unfreed(std::uint64_t cluster, std::uint64_t table) {
     for (auto* counts : {&freed_, &durable_, &recycled_}) {
         const auto found = counts->find(cluster);
         if (found == counts->end()) continue;
         if (--found->second == 0) counts->erase(found);
-        return true;
+        if (rebuild_ != nullptr) rebuild_->unfreed(cluster, table);
+        return;
     }
-    return false;
+}
+
+void Allocator::set_rebuild(Rebuild* rebuild) {
+    rebuild_ = rebuild;
+    if (rebuild_ == nullptr) return search_again();
+    cursor_ = search_end_ = end_;
 }
 
 void Allocator::settled() {
@@ -263,6 +271,7 @@ void Allocator::drop(std::uint64_t first, std::uint64_t count) {
     metadata_.fixed.remove(first, count);
     for (auto c = first; c < first + count; c++) {
         metadata_.remove_table(c);
+        if (rebuild_ != nullptr) rebuild_->freed(c, Rebuild::fixed);
         recycled_[c]++;
     }
 }
@@ -270,6 +279,10 @@ void Allocator::drop(std::uint64_t first, std::uint64_t count) {
 Status Allocator::lower() {
     while (!recycled_.empty()) {
         const auto [cluster, count] = *recycled_.begin();
+        if (rebuild_ != nullptr && rebuild_->lower(cluster, count)) {
+            recycled_.erase(recycled_.begin());
+            continue;
+        }
         const auto old = refcounts_.get(cluster);
         if (!old) return old.error();
         // Fewer than are taken away: the image was wrong before; a check finds it.
@@ -277,7 +290,7 @@ Status Allocator::lower() {
         if (*old != 0) {
             auto done = refcounts_.set(cluster, left);
             if (!done) return done;
-            if (left == 0) free_.add(cluster, 1);
+            if (left == 0 && (rebuild_ == nullptr || !rebuild_->is_old(cluster))) free_.add(cluster, 1);
         }
         recycled_.erase(recycled_.begin());
     }

@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "formats/qcow2/metadata.h"
+#include "formats/qcow2/rebuild.h"
 #include "formats/qcow2/refcounts.h"
 
 namespace dmu::qcow2 {
@@ -45,10 +46,13 @@ public:
     // Some of it can be taken: it can't be in somebody's hands.
     bool pooled(std::uint64_t first, std::uint64_t count) const;
 
-    // One reference less, once what says so is durable.
-    void freed(std::uint64_t cluster) { freed_[cluster]++; }
+    // One reference less, of an L2 table or an entry in it, once what says so is durable.
+    void freed(std::uint64_t cluster, std::uint64_t table) {
+        if (rebuild_ != nullptr) rebuild_->freed(cluster, table);
+        freed_[cluster]++;
+    }
     // A reference that was counted as freed is back (a change applied again).
-    bool unfreed(std::uint64_t cluster);
+    void unfreed(std::uint64_t cluster, std::uint64_t table);
     void settled();
     void recycle();
     // recycle() would have something to do.
@@ -61,6 +65,9 @@ public:
     // Everything reserved and not used becomes free; the file is cut where it can be.
     Status give_back();
     std::uint64_t reserved() const;  // clusters, in the pool
+    // Refcounts are not right yet (rebuild.h): only what is past the file's end now is given out,
+    // until nullptr.
+    void set_rebuild(Rebuild* rebuild);
     // Something else lowered refcounts: the file is searched anew.
     void search_again() {
         cursor_ = 0;
@@ -91,6 +98,7 @@ private:
     Metadata& metadata_;
     std::uint64_t end_ = 0;
     bool sparse_ = false;
+    Rebuild* rebuild_ = nullptr;
     std::uint64_t cursor_ = 0;      // the file is searched for free clusters from here
     std::uint64_t search_end_ = 0;  // up to here
     std::uint64_t step_ = 0;        // bytes, of the next batch

@@ -7,11 +7,7 @@
 
 namespace dmu::qcow2 {
 
-namespace {
-
-constexpr std::uint64_t sector_words = sector_size / 8;
-
-}  // namespace
+namespace {}  // namespace
 
 Status Qcow2Image::writable_or_why() const {
     if (!writable_) return error(Code::denied, "it is open for reading only");
@@ -170,16 +166,16 @@ bool Qcow2Image::set_entry(std::uint64_t table_index, L2Table& table, std::uint6
 }
 
 // kept: a place that the new entry has too.
-void Qcow2Image::free_entry(const Entry& old, std::uint64_t kept) {
+void Qcow2Image::free_entry(const Entry& old, std::uint64_t guest, std::uint64_t kept) {
     if (header_.has_data_file()) return;
     if (old.compressed()) {
         compressed_at_ = compressed_end_ = 0;
         const auto place = compressed_place(header_, old.word);
         for (auto c = place.offset >> header_.cluster_bits;
              c <= (place.offset + place.bytes - 1) >> header_.cluster_bits; c++)
-            allocator_.freed(c);
+            allocator_.freed(c, l1_index(guest));
     } else if (old.offset() != 0 && old.offset() != kept) {
-        allocator_.freed(old.offset() >> header_.cluster_bits);
+        allocator_.freed(old.offset() >> header_.cluster_bits, l1_index(guest));
     }
 }
 
@@ -194,7 +190,7 @@ Status Qcow2Image::replace(std::uint64_t guest, const Entry& entry) {
     set_entry(index, **table, l2_index(guest), entry);
     if (inflated_at_ == guest) inflated_at_ = UINT64_MAX;
     // What points to where it must not was nobody's: it leaks at worst.
-    if (fault_of(*old, guest).empty()) free_entry(*old, entry.compressed() ? 0 : entry.offset());
+    if (fault_of(*old, guest).empty()) free_entry(*old, guest, entry.compressed() ? 0 : entry.offset());
     return ok();
 }
 
@@ -244,7 +240,7 @@ Status Qcow2Image::apply(const Change& change) {
         if (!done) return done;
         if (data_file_) continue;
         allocator_.used(host >> header_.cluster_bits, 1);
-        allocator_.unfreed(host >> header_.cluster_bits);
+        allocator_.unfreed(host >> header_.cluster_bits, l1_index(guest));
     }
     return ok();
 }

@@ -8,7 +8,6 @@ namespace dmu::qcow2 {
 
 namespace {
 
-constexpr std::uint64_t sector_words = sector_size / 8;
 constexpr std::uint64_t l1_gap = 64;  // L1 entries further apart go into writes of their own
 
 }  // namespace
@@ -95,7 +94,7 @@ void Qcow2Image::settle() {
         if (old != table.offset) {
             // The copy of a shared table: the original has one user less.
             if (old != 0) {
-                allocator_.freed(old >> header_.cluster_bits);
+                allocator_.freed(old >> header_.cluster_bits, index);
                 metadata_.remove_table(old >> header_.cluster_bits);
             }
             l1_[index] = table.offset | copied_flag;

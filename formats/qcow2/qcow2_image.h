@@ -12,6 +12,9 @@
 //   3. changed sectors of the other L2 tables; L1 entries of (1)
 //   4. sync
 //
+// An image that its writer left dirty has no refcounts to be trusted; they are made anew
+// while it is in use (rebuild.h).
+//
 // So whatever is on disk points at something complete whose refcount is on disk. What
 // (3) no longer points at keeps its refcount until recycle(); a crash leaks it. After a
 // failure everything since the last completed step is written again.
@@ -24,9 +27,12 @@
 #include "formats/core/table_cache.h"
 #include "formats/qcow2/allocator.h"
 #include "formats/qcow2/entry.h"
+#include "formats/qcow2/rebuild.h"
 #include "formats/qcow2/snapshots.h"
 
 namespace dmu::qcow2 {
+
+inline constexpr std::uint64_t sector_words = sector_size / 8;  // of a table
 
 // An L2 table in memory.
 struct L2Table {
@@ -54,6 +60,9 @@ public:
     bool dirty() const override { return needs_sync_ || !dirty_.empty(); }
     void recycle() override { allocator_.recycle(); }
     bool wants_recycling() const override { return allocator_.wants_recycling(); }
+    void take_over() override { successor_ = true; }
+    bool has_work() const override { return rebuild_ != nullptr && !corrupt_; }
+    Status work() override;
     Status resize(std::uint64_t bytes) override;
     Status write_compressed(GuestOffset start, std::span<const std::byte> from) override;
     Status set_backing(const std::optional<BackingReference>& backing) override;
@@ -125,7 +134,7 @@ private:
     Status check_host(const Change& change);
     Result<L2Table*> load_to_change(std::uint64_t index);
     Status replace(std::uint64_t guest, const Entry& entry);
-    void free_entry(const Entry& old, std::uint64_t kept);
+    void free_entry(const Entry& old, std::uint64_t guest, std::uint64_t kept);
     Status zero_cluster(std::uint64_t guest);
 
     // Leases (qcow2_lease.cc).
@@ -145,6 +154,20 @@ private:
     Status write_l1_entries();
     void settle();
     Status sync_files();
+
+    // What open() put off (qcow2_rebuild.cc).
+    void begin_rebuild();
+    Status rebuild_step(std::uint64_t& bytes);
+    Status forget_beyond();
+    Status count_cluster(std::uint64_t cluster);
+    Status count_entry(const Entry& entry, std::uint64_t limit, const std::string& who);
+    Status count_fixed();
+    Status count_table(std::uint64_t index, std::uint64_t& bytes);
+    Status count_snapshot(std::uint64_t& bytes);
+    Status count_bitmaps();
+    Status write_window(std::uint64_t& bytes);
+    Status place_blocks(std::uint64_t first, std::uint64_t end);
+    Status end_rebuild();
 
     // Whole-image operations (qcow2_snapshot.cc, qcow2_resize.cc).
     const std::vector<Snapshot>& list() const override { return snapshot_list_; }
@@ -187,6 +210,8 @@ private:
     Metadata metadata_;
     Refcounts refcounts_;
     Allocator allocator_;
+    std::unique_ptr<Rebuild> rebuild_;  // while refcounts are not right
+    bool successor_ = false;
     bool corrupt_ = false;     // seen: no further allocation
     bool needs_sync_ = false;  // something applied is not known to be durable
 

@@ -13,7 +13,6 @@ namespace dmu::qcow2 {
 namespace {
 
 constexpr std::uint64_t look_ahead_tables = 4096;  // L1 entries looked at beyond what was asked
-constexpr std::uint64_t sector_words = sector_size / 8;
 
 }  // namespace
 

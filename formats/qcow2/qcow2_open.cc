@@ -214,6 +214,7 @@ Status Qcow2Image::read_tables() {
     if (!done) return done;
     const auto in_use = bitmaps_need_mark(*file_, header_);
     if (!in_use) return in_use.error();
+    if ((header_.incompatible & incompatible_dirty) != 0) begin_rebuild();
     protected_ = *in_use || (header_.autoclear & ~(autoclear_bitmaps | autoclear_raw_data_file)) != 0;
     return ok();
 }
@@ -228,7 +229,9 @@ Result<std::unique_ptr<Image>> Qcow2Image::open(std::unique_ptr<BlockFile> file,
     Status done;
     if (file->direct_alignment() > header->cluster_bytes()) done = file->go_buffered();
     if (!done) return done.error();
-    if (writable && (header->incompatible & (incompatible_dirty | incompatible_corrupt)) == incompatible_dirty) {
+    const bool dirty = (header->incompatible & (incompatible_dirty | incompatible_corrupt)) == incompatible_dirty;
+    // A device has no end that space could be taken from meanwhile.
+    if (writable && dirty && file->fixed_size()) {
         done = rebuild_refcounts(*file);
         if (!done) return done.error();
         size = file->size();

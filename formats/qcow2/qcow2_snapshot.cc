@@ -35,6 +35,7 @@ std::uint64_t id_number(const std::string& id) {
 // Nothing pending, no table planned: what is on disk is what is in memory.
 Status Qcow2Image::settle_all() {
     auto done = begin_writing();
+    while (done && has_work()) done = work();
     if (done) done = writable_or_why();
     if (done) done = commit(DataState::written);
     if (!done) return done;

@@ -100,9 +100,13 @@ Status Refcounts::set(std::uint64_t cluster, std::uint64_t value) {
     if (!found) return found.error();
     if (*found == nullptr) return corrupt("cluster " + std::to_string(cluster) + " has no refcount block");
     store_refcount(**found, header_.refcount_order, cluster % header_.block_clusters(), value);
+    changed(index);
+    return ok();
+}
+
+void Refcounts::changed(std::uint64_t index) {
     cache_.set_pinned(index, true);
     dirty_.insert(index);
-    return ok();
 }
 
 Status Refcounts::add(std::uint64_t cluster, std::int64_t by) {

@@ -37,6 +37,10 @@ public:
     Status set(std::uint64_t cluster, std::uint64_t value);
     // Code::corrupt below 0, Code::unsupported above most().
     Status add(std::uint64_t cluster, std::int64_t by);
+    // A block to be looked at, or changed and given to changed(); nullptr: there is none.
+    using Block = std::vector<std::byte>;
+    Result<Block*> block(std::uint64_t index);
+    void changed(std::uint64_t index);
     // The first run of at least need (at most want) clusters that nothing uses, in
     // [from, to) and within one block; count 0: none, go on at first.
     struct Run {
@@ -56,9 +60,6 @@ public:
     Status make_durable();
 
 private:
-    using Block = std::vector<std::byte>;
-    // nullptr: there is none, nothing is in use.
-    Result<Block*> block(std::uint64_t index);
     Error corrupt(const std::string& what) const;
     Status write_table();
 

@@ -17,7 +17,7 @@ constexpr std::uint64_t se_grain = 8, se_table_sectors = 64;
 constexpr std::uint32_t se_directory_mark = 0x10000000;
 constexpr std::uint64_t se_max_capacity = std::uint64_t{1} << 37;  // sectors, 64 TiB
 
-struct Complaint {
+struct EsxComplaint {
     const char* kind;
     const std::string& name;
     Error operator()(Code code, const std::string& what) const {
@@ -25,7 +25,7 @@ struct Complaint {
     }
 };
 
-std::string number(std::uint64_t value) {
+std::string decimal(std::uint64_t value) {
     return std::to_string(value);
 }
 
@@ -37,13 +37,13 @@ bool is_in_file(std::uint64_t start, std::uint64_t sectors, std::uint64_t file_b
 }  // namespace
 
 Result<SparseHeader> decode_cowd(std::span<const std::byte> raw, std::uint64_t file_bytes, const std::string& name) {
-    const Complaint wrong{"vmfsSparse", name};
+    const EsxComplaint wrong{"vmfsSparse", name};
     if (file_bytes < cowd_header_bytes)
-        return wrong(Code::invalid, "the file has " + number(file_bytes) + " bytes, too few for a header of 2048");
+        return wrong(Code::invalid, "the file has " + decimal(file_bytes) + " bytes, too few for a header of 2048");
     if (load_le<std::uint32_t>(raw, 0) != cowd_magic)
         return wrong(Code::invalid, "it does not start with \"COWD\": not a vmfsSparse extent");
     if (const auto version = load_le<std::uint32_t>(raw, 4); version != 1)
-        return wrong(Code::unsupported, "version " + number(version) + " is unknown; 1 is expected");
+        return wrong(Code::unsupported, "version " + decimal(version) + " is unknown; 1 is expected");
     SparseHeader header;
     header.kind = SparseKind::cowd;
     header.capacity = load_le<std::uint32_t>(raw, 12);
@@ -55,19 +55,19 @@ Result<SparseHeader> decode_cowd(std::span<const std::byte> raw, std::uint64_t f
     const std::uint64_t listed = load_le<std::uint32_t>(raw, 24);
     if (header.capacity == 0) return wrong(Code::corrupt, "its capacity is 0");
     if (!std::has_single_bit(header.grain))
-        return wrong(Code::corrupt, "its grain is " + number(header.grain) + " sectors; a power of two is valid");
+        return wrong(Code::corrupt, "its grain is " + decimal(header.grain) + " sectors; a power of two is valid");
     if (header.grain > max_cowd_grain)
-        return wrong(Code::unsupported, "its grain of " + number(header.grain) + " sectors is larger than 64 MiB");
+        return wrong(Code::unsupported, "its grain of " + decimal(header.grain) + " sectors is larger than 64 MiB");
     if (listed < header.directory_entries())
-        return wrong(Code::corrupt, "its grain directory has " + number(listed) + " entries; its capacity needs " +
-                                        number(header.directory_entries()));
+        return wrong(Code::corrupt, "its grain directory has " + decimal(listed) + " entries; its capacity needs " +
+                                        decimal(header.directory_entries()));
     if (header.directory * sector_size < cowd_header_bytes)
         return wrong(Code::corrupt,
-                     "the grain directory at sector " + number(header.directory) + " lies over the header");
+                     "the grain directory at sector " + decimal(header.directory) + " lies over the header");
     const auto sectors = (header.directory_bytes() + sector_size - 1) / sector_size;
     if (!is_in_file(header.directory, sectors, file_bytes))
-        return wrong(Code::corrupt, "the grain directory at sector " + number(header.directory) +
-                                        " ends past the end of the file (" + number(file_bytes) + " bytes)");
+        return wrong(Code::corrupt, "the grain directory at sector " + decimal(header.directory) +
+                                        " ends past the end of the file (" + decimal(file_bytes) + " bytes)");
     return header;
 }
 
@@ -85,9 +85,9 @@ std::array<std::byte, cowd_header_bytes> encode_cowd(const SparseHeader& header)
 }
 
 Result<SparseHeader> decode_se(std::span<const std::byte> raw, std::uint64_t file_bytes, const std::string& name) {
-    const Complaint wrong{"seSparse", name};
+    const EsxComplaint wrong{"seSparse", name};
     if (file_bytes < sector_size)
-        return wrong(Code::invalid, "the file has " + number(file_bytes) + " bytes, too few for a header of 512");
+        return wrong(Code::invalid, "the file has " + decimal(file_bytes) + " bytes, too few for a header of 512");
     const auto at = [&](std::size_t byte) { return load_le<std::uint64_t>(raw, byte); };
     if (at(0) != se_magic) return wrong(Code::invalid, "its magic is not 0xcafebabe: not a seSparse extent");
     if (at(8) != se_version) return wrong(Code::unsupported, "its version is not 2.1");
@@ -102,15 +102,15 @@ Result<SparseHeader> decode_se(std::span<const std::byte> raw, std::uint64_t fil
     header.tables = at(144), header.tables_sectors = at(152);
     header.grains = at(192), header.grains_sectors = at(200);
     if (header.grain != se_grain)
-        return wrong(Code::unsupported, "its grain is " + number(header.grain) + " sectors; 8 is expected");
+        return wrong(Code::unsupported, "its grain is " + decimal(header.grain) + " sectors; 8 is expected");
     if (at(32) != se_table_sectors)
-        return wrong(Code::unsupported, "its grain tables have " + number(at(32)) + " sectors; 64 are expected");
-    if (at(40) != 0) return wrong(Code::unsupported, "it has flags that are unknown: " + number(at(40)));
+        return wrong(Code::unsupported, "its grain tables have " + decimal(at(32)) + " sectors; 64 are expected");
+    if (at(40) != 0) return wrong(Code::unsupported, "it has flags that are unknown: " + decimal(at(40)));
     if (header.capacity == 0 || header.capacity > se_max_capacity)
-        return wrong(Code::corrupt, "its capacity is " + number(header.capacity) + " sectors; 1 to 64 TiB are valid");
+        return wrong(Code::corrupt, "its capacity is " + decimal(header.capacity) + " sectors; 1 to 64 TiB are valid");
     if (header.directory_listed < header.directory_entries())
         return wrong(Code::corrupt,
-                     "its grain directory of " + number(at(136)) + " sectors is too small for its capacity");
+                     "its grain directory of " + decimal(at(136)) + " sectors is too small for its capacity");
     const std::pair<const char*, std::size_t> areas[] = {
         {"volatile header", 80}, {"grain directory", 128}, {"grain tables", 144}, {"grains", 192}};
     for (const auto& [what, byte] : areas) {
@@ -126,7 +126,7 @@ Result<SparseHeader> decode_se(std::span<const std::byte> raw, std::uint64_t fil
 }
 
 Status decode_se_volatile(std::span<const std::byte> raw, const std::string& name) {
-    const Complaint wrong{"seSparse", name};
+    const EsxComplaint wrong{"seSparse", name};
     if (load_le<std::uint64_t>(raw, 0) != se_volatile_magic)
         return wrong(Code::corrupt, "the magic of its volatile header is not 0xcafecafe");
     if (load_le<std::uint64_t>(raw, 24) != 0)

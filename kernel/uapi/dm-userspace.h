@@ -318,7 +318,10 @@ struct dmu_command {
  * is refused ends the write: the count before it is returned, or where it was
  * the first, -1 with errno EINVAL (malformed), ERANGE (outside the device or
  * the destination), ENOENT (no such destination or pool), EOPNOTSUPP (feature
- * not offered), ENOMEM. A MAP or FAIL with an id that is gone is no error.
+ * not offered), ENOMEM, ENOSPC (more combinations of kind, destination, policy
+ * and pool than the map can tell apart). Space on a destination from sector 2^48
+ * on can't be named; reserved fields, and flags that a command does not have,
+ * must be 0. A MAP or FAIL with an id that is gone is no error.
  */
 
 #if defined(__cplusplus)

@@ -159,6 +159,9 @@ void commit(benchmark::State& state, const char* format) {
 
 }  // namespace
 
+// offline.cc
+void add_offline_benchmarks();
+
 int main(int count, char** arguments) {
     for (const char* format : {"qcow", "qcow2", "vmdk"}) {
         const auto add = [&](const char* what, void (*run)(benchmark::State&, const char*)) {
@@ -169,6 +172,7 @@ int main(int count, char** arguments) {
         add("leased_write", leased_write);
         add("first_write_and_commit_of_64", commit);
     }
+    add_offline_benchmarks();
     benchmark::Initialize(&count, arguments);
     if (benchmark::ReportUnrecognizedArguments(count, arguments)) return 2;
     benchmark::RunSpecifiedBenchmarks();

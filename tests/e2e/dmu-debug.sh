@@ -74,22 +74,44 @@ replays() {
 }
 check 'the log replays to what is below' replays
 echo "# $(tail -n 1 $work/out)"
-grep -q 'flush' $work/out && pass 'totals are told' || fail "totals: $(cat $work/out)"
+grep -q 'requests:.* write .* flush' $work/out && pass 'totals are told' || fail "totals: $(cat $work/out)"
+grep -Eq 'of debugging \([0-9.]+ s of it keeping data\); [1-9][0-9]* us a request' $work/out &&
+	pass 'and what the debugger took' || fail "what it took: $(cat $work/out)"
+
+# --- hashes of a part ---------------------------------------------------------------
+start --log $work/hashes --data hash --log-range 64+64 --log-size 8 --log-ops write,discard
+put elsewhere 8 8
+put wanted 64 8
+put 'too small' 72
+blkdiscard -o 36864 -l 4096 $above
+dd if=/dev/null of=$above conv=fsync,notrunc status=none
+ends 'a log with filters'
+sum=$(dd if="$below" bs=4k count=1 skip=8 iflag=direct status=none | sha256sum | head -c 32)
+"$debug" log $work/hashes --hash >$work/listed
+check 'it has what was asked for' bash -c '[ "$(awk "{ print \$3, \$4 }" $0 | tr "\n" ,)" = "write 64+8,discard 72+8," ]' $work/listed
+check 'the hash is of the data' grep -q " $sum\$" $work/listed
+check 'such a log is not played' bash -c "! $debug replay $work/hashes --base $below --onto $work/none 2>$work/error"
+check 'which is told' grep -q 'made with a filter' $work/error
 
 # --- rules, seen from below ---------------------------------------------------------
 new_disk 16M
 start --rule 'drop write at 8' --rule 'fail ENOSPC write at 16' --rule 'tear 1+2 write at 24+4' \
-	--rule 'delay 400ms write at 32' --rule 'fail EIO read at 40' --rule 'corrupt 8 read at 48'
+	--rule 'delay 400ms write at 32' --rule 'fail EIO read at 40' --rule 'corrupt 8 read at 48' \
+	--rule 'delay 400ms read at 56'
 check 'a dropped write ends well' put dropped 8
 check 'and is not there' lacks "$below" 8 dropped
 put failed 16 2>$work/error && fail 'a failed write fails' || pass 'a failed write fails'
 grep -q 'No space' $work/error && pass 'with the errno told' || fail "errno: $(cat $work/error)"
 check 'a torn write ends well' put torn 24 4
 check 'and is there in part' [ "$(dd if="$below" bs=512 skip=24 count=4 iflag=direct status=none | tr -d '\0' | wc -c)" = 1024 ]
-begin=$(date +%s%N)
-check 'a delayed write' put delayed 32
-[ $((($(date +%s%N) - begin) / 1000000)) -ge 400 ] && pass 'takes its time' || fail 'takes its time'
+late() { # COMMAND...: not before its 400 ms
+	local begin
+	begin=$(date +%s%N)
+	"$@" && [ $((($(date +%s%N) - begin) / 1000000)) -ge 400 ]
+}
+check 'a delayed write takes its time' late put delayed 32
 check 'and is there' has "$below" 32 delayed
+check 'a read, too' late dd if=$above of=/dev/null bs=512 skip=56 count=1 iflag=direct status=none
 dd if=$above of=/dev/null bs=512 skip=40 count=1 iflag=direct 2>/dev/null && fail 'a read fails' || pass 'a read fails'
 put whole 48
 cmp -s <(dd if=$above bs=512 skip=48 count=1 iflag=direct status=none) \
@@ -147,6 +169,40 @@ writer=$!
 check 'step stops at the next' said '"why":"step"'
 echo 'fail ETIMEDOUT; go' >&7
 wait $writer && fail 'failed by hand' || pass 'failed by hand'
+tell() { echo "$*" >&7; }
+# The pipe waits for a stop, as a script does.
+tell 'delete all; break write at 80+8 nth 2; break write after-flush at 96+2; break read at 20000; go'
+put again 64
+put first 80
+put other 88
+put second 80 &
+writer=$!
+check 'stops at the second' said '"why":"rule 2"'
+tell 'drop; go'
+wait $writer
+check 'and not at the first' has "$below" 80 first
+put unflushed 96
+dd if=/dev/null of=$above conv=fsync,notrunc status=none
+put flushed 96 2 &
+writer=$!
+check 'stops after a flush' said '"why":"rule 3"'
+tell 'tear 1+1; go'
+wait $writer
+check 'and not before; half of that' has "$below" 96 unflushed
+check 'is there' has "$below" 97 flushed
+dd if=$above of=/dev/null bs=512 skip=20000 count=1 iflag=direct status=none 2>/dev/null &
+writer=$!
+check 'stops at a read' said '"why":"rule 4"'
+tell 'fail; delete all; run to flush'
+wait $writer && fail 'which fails' || pass 'which fails'
+put held 112
+dd if=/dev/null of=$above conv=fsync,notrunc status=none &
+writer=$!
+check 'runs to a flush' said '"why":"run to flush"'
+check 'over the write before' has "$below" 112 held
+tell 'status; go'
+wait $writer
+check 'JSON: what it took' said '"kind":"status".*"seconds_overhead":[0-9]'
 exec 7>&-
 ends
 bad=$(grep -v '^{.*}$' $work/out)
@@ -167,9 +223,23 @@ check 'the stopped one' has "$below" 16 stops
 check 'the held one' has "$below" 24 held
 check 'the device is gone' gone
 
-mkfs.ext4 -q "$below"
-start
+know() { mkfs.ext4 -q "$below" && mount "$below" /mnt && echo known >/mnt/known && umount /mnt; }
+check 'a file system below' know
+cat >$work/script <<'END'
+break before write data "MARKER" once
+break before write data hex:c03b399800000002@0 once
+go
+explain
+go
+explain
+go
+END
+start --script $work/script
 mount $above /mnt
+echo MARKER | dd of=/mnt/known conv=notrunc,fsync status=none
+check 'a stop tells whose sectors they are' said '  ext4 file /known (inode 12)$'
+check 'and what is about to be written' said '  ext4 journal block [0-9]*: commit of transaction [0-9]*$'
+check 'explain tells the same' [ "$(grep -c '^ext4 file /known (inode 12)$\|^ext4 journal .*: commit of' $work/out)" = 2 ]
 ends 'it ends while mounted'
 use() { head -c 1M /dev/urandom >/mnt/after && sync /mnt/after && fstrim /mnt; }
 check 'everything passes through' use
@@ -207,6 +277,20 @@ kill -9 $pid
 wait $pid 2>/dev/null
 check 'killed: the I/O fails, nothing hangs' wait_for 20 bash -c "! kill -0 $writer 2>/dev/null"
 wait $writer && fail 'fio has seen errors' || pass 'fio has seen errors'
+check 'the log is whole' bash -c "[ \$($debug log $work/log2 -k write | wc -l) -gt 0 ]"
+check 'the device can be removed' dmsetup remove --retry dbg
+
+start --log $work/log3 --rule 'delay 100s write at 8' --rule 'stop write at 16'
+put delayed 8 2>/dev/null &
+first=$!
+check 'one is delayed' said 'delay'
+put stopped 16 2>/dev/null &
+second=$!
+check 'one is stopped' said 'stopped before'
+kill -9 $pid
+wait $pid 2>/dev/null
+! wait $first && ! wait $second && pass 'killed: what waited fails' || fail 'killed: what waited fails'
+check 'the log knows that they were pending' [ "$("$debug" log $work/log3 -k write -o pending | wc -l)" = 2 ]
 check 'the device can be removed' dmsetup remove --retry dbg
 
 start --on-death wait

@@ -3,7 +3,8 @@
 #
 # Each kind of image under a guest in a real Xen, or, without Xen, under a file
 # system of this kernel: mkfs, files, random writes that are verified, the disk
-# taken away and given back; then qemu-img reads it and checks it.
+# taken away and given back; then qemu-img reads it and checks it. Kinds that are
+# named are, under Xen, all disks of one guest, which reboots (formats-guests.sh).
 #
 # vm: --kernel 6.1 --timeout 900
 # vm: --kernel xen --timeout 900
@@ -20,6 +21,8 @@ size=96M
 kinds=${*:-qcow2 qcow2-old qcow2-small qcow2-compressed qcow2-zstd qcow2-subclusters qcow2-data-file qcow2-over-vmdk
 	qcow2-snapshot qcow2-preallocated qcow-compressed vmdk vmdk-leased vmdk-split vmdk-late vmdk-flat vmdk-cowd
 	vmdk-over-vmdk}
+key=/etc/xen/keys/web
+secret=secret,id=s,file=$key
 
 # What the layers below hold: compressible, and holes.
 make_base() {
@@ -42,6 +45,8 @@ make_image() { # KIND; prints FORMAT:PATH
 	qcow2-over-vmdk) qemu-img convert -q -O vmdk $base "$i.vmdk" &&
 		qemu-img create -q -f qcow2 -b "$i.vmdk" -F vmdk "$i" $size ;;
 	qcow2-snapshot) qemu-img convert -q -O qcow2 $base "$i" && qemu-img snapshot -c before "$i" ;;
+	qcow2-luks | qcow2-aes) qemu-img convert -q --object "$secret" -O qcow2 \
+		-o "encrypt.format=${1#*-},encrypt.key-secret=s$([ "$1" = qcow2-aes ] || echo ,encrypt.iter-time=10)" $base "$i" ;;
 	qcow2-preallocated) qemu-img create -q -f qcow2 -o preallocation=metadata "$i" $size ;;
 	qcow-compressed) qemu-img convert -q -c -O qcow $base "$i" 2>/dev/null || [ -s "$i" ] ;;
 	vmdk) qemu-img convert -q -O vmdk $base "$i" ;;
@@ -56,20 +61,30 @@ make_image() { # KIND; prints FORMAT:PATH
 	case $1 in
 	# By themselves disks of format qcow2 only.
 	vmdk-leased | vmdk-cowd) echo "vmdk;lease-ahead=yes:$i" ;;
+	qcow2-luks | qcow2-aes) echo "qcow2;key-file=$key:$i" ;;
 	*) echo "${1%%-*}:$i" ;;
+	esac
+}
+
+# qemu's words for it.
+source_of() { # FORMAT:PATH
+	case $1 in
+	*';key-file='*) echo "--object $secret --image-opts" \
+		"driver=${1%%;*},encrypt.key-secret=s,file.driver=file,file.filename=${1#*:}" ;;
+	*) echo "-f ${1%%[;:]*} ${1#*:}" ;;
 	esac
 }
 
 # What it holds before anybody writes to it.
 outside() { # FORMAT:PATH
-	local format=${1%%:*}
 	rm -f /var/tmp/outside.raw
 	# qemu wants extents that nobody has written to, too.
 	if [[ $1 == *vmdk-late* && ! -e ${1#*:}-s002.vmdk ]]; then
 		dmu-img convert "$1" raw:/var/tmp/outside.raw
 		return
 	fi
-	qemu-img convert -f "${format%%;*}" -O raw "${1#*:}" /var/tmp/outside.raw
+	# shellcheck disable=SC2046 # words
+	qemu-img convert $(source_of "$1") -O raw /var/tmp/outside.raw
 }
 
 # On whatever machine the disk is; the second time what the first left is looked at.
@@ -105,8 +120,9 @@ our_check() { # KIND FORMAT:PATH
 }
 
 judge_image() { # KIND FORMAT:PATH
+	# shellcheck disable=SC2046 # words
 	case $2 in
-	qcow2:*) check "$1: qemu-img check" qemu-img check -q -f qcow2 "${2#*:}" ;;
+	qcow2[:\;]*) check "$1: qemu-img check" qemu-img check -q $(source_of "$2") ;;
 	esac
 	check "$1: our checker" our_check "$1" "${2%%[;:]*}:${2#*:}"
 	check "$1: qemu-img reads it" outside "$2" || return
@@ -161,12 +177,65 @@ try_in_guest() { # KIND
 	rm -f "/vm/$1"*
 }
 
-make_store /vm 900M && make_base && modprobe dm-userspace || { fail prepare && finish; }
-if [ -n "${DMU_XEN:-}" ]; then
+# --- disks of a guest that reboots ---------------------------------------------------------
+letters=bcdefghijklmnop
+
+# The disks of a guest, each another kind.
+make_disks() { # KIND...
+	local kind spec
+	specs=() sums=() disks=()
+	for kind; do
+		spec=$(make_image "$kind") && outside "$spec" || { fail "$kind: make and read it" && return 1; }
+		sums+=("$(sha256sum </var/tmp/outside.raw)")
+		disks+=("$(spec "xvd${letters:${#specs[@]}:1}" w "$spec")")
+		specs+=("$spec")
+	done
+}
+
+# In the guest, with each of its disks.
+use_all() { # NAME SCRIPT KIND...
+	local name=$1 script=$2 i=0 kind
+	shift 2
+	for kind; do
+		guest_run f "$($script "/dev/xvd${letters:i:1}")" 300 >"/var/tmp/$script.$kind" 2>&1
+		check "$kind: $name" [ $? -eq 0 ] || { cat "/var/tmp/$script.$kind" && show_logs; }
+		i=$((i + 1))
+	done
+}
+
+try_with_reboot() { # KIND...
+	local i=0 kind old
+	make_disks "$@" || return
+	check "a guest with $# disks" guest_create f "${disks[@]}" || { show_logs && return; }
+	use_all 'mkfs, files, random writes in a guest' first_use "$@"
+	for kind; do
+		check "$kind: the guest read what qemu-img does" grep -qx "${sums[i]}" "/var/tmp/first_use.$kind"
+		i=$((i + 1))
+	done
+	old=$(guest_id f)
+	guest_start f 'sync; reboot -f'
+	rebooted() { local id; id=$(guest_id f) && [ "$id" != "$old" ]; }
+	check 'the guest reboots' wait_for 240 rebooted || { show_logs && return; }
+	check 'it starts again' guest_attach f || { show_logs && return; }
+	use_all 'after the reboot the files are there' second_use "$@"
+	check 'the guest ends' guest_stop f
+	check 'its devices go' wait_for 60 no_devices || show_logs
+	i=0
+	for kind; do
+		judge_image "$kind" "${specs[i]}"
+		i=$((i + 1))
+	done
+}
+no_devices() { [ -z "$(devices)" ]; }
+
+make_store /vm 900M && make_base && modprobe dm-userspace && mkdir -p /etc/xen/keys && printf secret-of-web >$key ||
+	{ fail prepare && finish; }
+if [ -n "${DMU_XEN:-}" ] && [ $# -gt 0 ]; then
+	try_with_reboot "$@"
+elif [ -n "${DMU_XEN:-}" ]; then
 	check 'a guest' guest_create f || finish
 	# What differs on the way to the kernel; all of them are tried without Xen.
-	[ $# -gt 0 ] || kinds='qcow2-compressed qcow2-data-file qcow2-over-vmdk vmdk-split'
-	for kind in $kinds; do try_in_guest "$kind"; done
+	for kind in qcow2-compressed qcow2-data-file qcow2-over-vmdk vmdk-split; do try_in_guest "$kind"; done
 	check 'the guest ends' guest_stop f
 else
 	for kind in $kinds; do try_local "$kind"; done

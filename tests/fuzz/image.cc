@@ -51,6 +51,8 @@ void use(std::shared_ptr<MemoryStore> store, bool writable) {
     }
     (void)static_cast<bool>(target.discard({{0}, size}));
     if (!target.flush()) return;
+    for (int i = 0; i < 1000 && (*chain)->top().has_work(); i++)
+        if (!(*chain)->top().work()) break;
     (void)static_cast<bool>((*chain)->top().close());
 }
 

@@ -10,7 +10,8 @@ set -uo pipefail
 . "$(dirname "$0")/../vm/lib.sh"
 
 module=${DMU_MODULE:-dm-userspace}
-mapper=${DMU_TEST_MAPPER:-/src/build/release/tests/dmu-test-mapper}
+programs=${DMU_TEST_PROGRAMS:-/src/build/release/tests}
+mapper=${DMU_TEST_MAPPER:-$programs/dmu-test-mapper}
 work=/tmp/dmu-test
 sectors=$((128 * 2048))
 mapper_pid=
@@ -89,12 +90,16 @@ compare_with_model() {
     cmp /dev/mapper/t $work/model
 }
 
+ram_disk() {
+    modprobe brd rd_nr=1 rd_size=$((300 * 1024)) 2> /dev/null || true
+}
+
 each_store() {
     local kind=$1
     options=()
     case $kind in
     block)
-        modprobe brd rd_nr=1 rd_size=$((300 * 1024)) 2> /dev/null || true
+        ram_disk
         store=/dev/ram0
         ;;
     ext4 | xfs)
@@ -285,6 +290,85 @@ test_unload() {
     check "unload: slab memory does not grow ($b -> $a kB)" test $((a - b)) -lt 2048
 }
 
+# What must be refused is, one by one, and harms nothing.
+test_malformed() {
+    local verdict name
+    ram_disk
+    each_store tmpfs
+    while read -r verdict name; do
+        case $verdict in
+        ok) pass "$name" ;;
+        *) fail "${name#ok }" ;;
+        esac
+    done < <("$programs/dmu-malformed" t /dev/ram0 /mnt/store 2>&1 || echo "not ok malformed: it ended with an error")
+    check "malformed: the device goes" timeout 20 dmsetup remove --retry t
+    end_store
+    # A mapper that has a device below is given that device as its own.
+    each_store tmpfs
+    store=/dev/mapper/t options=()
+    dmsetup create t --table "0 $sectors zero"
+    start_mapper
+    check "malformed: no table over what lies below its key" \
+        expect_error dmsetup load t --table "0 $sectors userspace t 2 grain 128"
+    kill_mapper
+    check "malformed: that device goes" timeout 20 dmsetup remove --retry t
+    end_store
+}
+
+# The submitter's own limit on files is not the device's.
+test_limit() {
+    each_store ext4
+    make_device
+    blkdiscard -z -o $((64 << 20)) -l $((1 << 20)) /dev/mapper/t
+    check "limit: a writer of small files writes to a large device" \
+        bash -c 'ulimit -f 1024 && dd if=/dev/zero of=/dev/mapper/t bs=4k seek=16384 count=64 oflag=direct status=none'
+    end_device
+    end_store
+}
+
+# The device comes and goes, by halves too, while the channel is fuzzed.
+disturb() { # PID
+    local size how
+    while kill -0 "$1" 2> /dev/null; do
+        how=--noflush
+        ((RANDOM % 3)) || how=--nolockfs
+        sleep 0.$((RANDOM % 5 + 1))
+        timeout 3 dmsetup suspend --noudevsync "$how" t
+        size=$((65536 + RANDOM % 3 * 128 - 128))
+        ((RANDOM % 2)) || dmsetup load t --table "0 $size userspace t 4 grain 128 discard 128"
+        dmsetup resume --noudevsync t
+        dmsetup message t 0 nofail
+    done 2> /dev/null
+}
+
+test_fuzz() {
+    local kind fuzzer job status seconds=${DMU_FUZZ_SECONDS:-10}
+    ram_disk
+    for kind in ext4 tmpfs; do
+        each_store $kind
+        "$programs/dmu-channel-fuzz" --key t --block /dev/ram0 --directory /mnt/store --seconds $((seconds / 2)) \
+            ${DMU_FUZZ_SEED:+--seed $DMU_FUZZ_SEED} > $work/fuzz.out 2>&1 &
+        fuzzer=$!
+        wait_for 10 grep -q seed $work/fuzz.out
+        dmsetup create t --noudevsync --table "0 65536 userspace t 5 grain 128 discard 128 write_zeroes"
+        fio --name=f --filename=/dev/mapper/t --direct=1 --ioengine=libaio --iodepth=16 --rw=randrw --bsrange=512-64k \
+            --blockalign=512 --size=24m --io_size=4g --fsync=20 --time_based --runtime=$((seconds / 2)) \
+            --continue_on_error=all --output=/dev/null 2> /dev/null &
+        job=$!
+        disturb $fuzzer
+        wait $fuzzer
+        status=$?
+        cat $work/fuzz.out
+        check "fuzz: on $kind: all is taken or refused" test $status = 0
+        dmsetup message t 0 fail
+        check "fuzz: on $kind: I/O ends" wait_for 60 expect_error kill -0 $job
+        check "fuzz: on $kind: the device goes" timeout 30 dmsetup remove --retry t
+        end_store
+    done
+    check "fuzz: the module goes" rmmod dm_userspace
+    load_module
+}
+
 # Where everything stands after so many seconds, for whoever looks for a hang.
 if [ -n "${DMU_WATCHDOG:-}" ]; then
     (
@@ -299,7 +383,7 @@ fi
 mkdir -p $work
 load_module
 dd if=/dev/urandom of=$work/base bs=1M count=128 status=none
-[ $# -gt 0 ] || set -- store:block store:ext4 store:xfs store:tmpfs suspend death discard unload
+[ $# -gt 0 ] || set -- store:block store:ext4 store:xfs store:tmpfs suspend death discard malformed limit fuzz unload
 for name in "$@"; do
     case $name in
     store:*) test_store "${name#store:}" ;;

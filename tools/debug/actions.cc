@@ -62,6 +62,12 @@ Result<std::vector<std::byte>> Engine::data_of(const Request& request) const {
     return data;
 }
 
+std::vector<std::byte> Engine::data_at_hand(const Request& request) const {
+    if (request.op != Op::write || !request.data.store || request.state == State::catching) return {};
+    auto data = data_of(request);
+    return data ? std::move(*data) : std::vector<std::byte>{};
+}
+
 void Engine::drop_data(Request& request) {
     if (request.data.store) request.data.store->release(request.data.at, request.range.length);
     request.data = {};

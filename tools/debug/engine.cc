@@ -29,6 +29,12 @@ bool LogFilter::lets(const Request& request) const {
            std::any_of(ranges.begin(), ranges.end(), [&](const Range& range) { return range.overlaps(request.range); });
 }
 
+bool LogFilter::leaves_out() const {
+    constexpr unsigned all = 1u << static_cast<unsigned>(Op::write) | 1u << static_cast<unsigned>(Op::discard) |
+                             1u << static_cast<unsigned>(Op::zero) | 1u << static_cast<unsigned>(Op::flush);
+    return !ranges.empty() || !(size == Span{}) || (ops & all) != all;
+}
+
 Engine::Engine(EngineSetup setup, Hooks hooks) : setup_(std::move(setup)), hooks_(std::move(hooks)), start_(now()) {
 }
 

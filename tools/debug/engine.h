@@ -41,6 +41,8 @@ struct LogFilter {
     unsigned ops = ~0u;              // bits of Op
     Span size = {};
     bool lets(const Request& request) const;
+    // Something that changes the device, or a flush, may be left out.
+    bool leaves_out() const;
 };
 
 struct EngineSetup {
@@ -113,6 +115,8 @@ public:
     // Until then fetching() and nothing else can be done to it.
     bool fetching() const { return current_ && find(current_)->state == State::catching; }
     Status fetch(std::function<void(std::span<const std::byte>)> take);
+    // Of a write whose data was kept already; else empty.
+    std::vector<std::byte> data_at_hand(const Request& request) const;
 
     // Held writes reach the device, in that order.
     Status release(const HeldOrder& order);

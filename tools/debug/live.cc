@@ -161,7 +161,8 @@ private:
                                                     .block = below_->shape().logical,
                                                     .started = static_cast<std::uint64_t>(now.tv_sec) * 1'000'000'000 +
                                                                static_cast<std::uint64_t>(now.tv_nsec),
-                                                    .source = options_.source});
+                                                    .source = options_.source,
+                                                    .partial = options_.filter.leaves_out()});
         if (!log) return log.error();
         log_ = std::move(*log);
         setup.log = log_.get();

@@ -22,7 +22,7 @@ constexpr std::uint64_t data_alignment = 4096, data_step = 64 << 20;
 
 // Where things lie in the header and in a record.
 namespace at {
-constexpr std::size_t version = 8, record_size = 12, sectors = 16, block = 24, started = 32, source = 64;
+constexpr std::size_t version = 8, record_size = 12, sectors = 16, block = 24, started = 32, partial = 40, source = 64;
 constexpr std::size_t number = 0, time = 8, end = 16, order = 24, sector = 32, length = 40, data = 48, op = 56,
                       flags = 60, outcome = 64, error = 68, torn_first = 72, torn_count = 76, hash = 80, label = 96;
 }  // namespace at
@@ -48,6 +48,7 @@ RawHeader encode(const LogHeader& header) {
     store_le(raw, at::sectors, header.sectors);
     store_le(raw, at::block, header.block);
     store_le(raw, at::started, header.started);
+    store_le<std::uint32_t>(raw, at::partial, header.partial);
     store_text(std::span(raw).subspan(at::source, source_bytes), header.source);
     return raw;
 }
@@ -64,6 +65,7 @@ Result<LogHeader> decode_header(const RawHeader& raw) {
     header.sectors = load_le<std::uint64_t>(raw, at::sectors);
     header.block = load_le<std::uint32_t>(raw, at::block);
     header.started = load_le<std::uint64_t>(raw, at::started);
+    header.partial = load_le<std::uint32_t>(raw, at::partial) != 0;
     header.source = load_text(std::span(raw).subspan(at::source, source_bytes));
     if (header.block < sector_bytes || header.block > 65536 || (header.block & (header.block - 1)) != 0)
         return Error{Code::corrupt, "a logical block of " + std::to_string(header.block) + " bytes"};

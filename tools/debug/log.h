@@ -73,6 +73,7 @@ struct LogHeader {
     std::uint32_t block = 512;  // the device's logical block, bytes
     std::uint64_t started = 0;  // wall clock at time 0, ns since 1970
     std::string source;         // what was logged, as it was named; at most 1024 bytes
+    bool partial = false;       // a filter has left out changes of the device
 };
 
 // The first half of SHA-256.

@@ -47,12 +47,12 @@ Result<Options> OptionParser::take() {
     if (!order) return order.error();
     options_.order = *order;
     for (const auto& text : ranges_) {
-        const auto range = parse_sector_range(text);
+        const auto range = parse_range(text);
         if (!range) return range.error().in("--log-range");
         options_.filter.ranges.push_back(*range);
     }
     if (!size_.empty()) {
-        const auto size = parse_span(size_, true);
+        const auto size = parse_sizes(size_);
         if (!size) return size.error().in("--log-size");
         options_.filter.size = *size;
     }

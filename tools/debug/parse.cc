@@ -1,23 +1,55 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-// Numbers, ranges, times, errors as they are typed.
-#include <algorithm>
-#include <charconv>
-#include <cstring>
+#include "tools/debug/parse.h"
 
-#include "tools/debug/rule.h"
+#include <charconv>
+#include <cmath>
+#include <cstring>
+#include <optional>
+
 #include "tools/lib/sizes.h"
 
 namespace dmu::debug {
 namespace {
 
+// The largest number of a sector; sums of two do not overflow.
+constexpr std::uint64_t last_sector = INT64_MAX / 512;
+
 Error bad(const std::string& text, const std::string& wanted) {
     return {Code::invalid, "'" + text + "' is not " + wanted};
 }
 
-bool parse_number(const std::string& text, std::uint64_t& number) {
+std::optional<std::uint64_t> number_of(const std::string& text) {
+    std::uint64_t number = 0;
     const auto end = text.data() + text.size();
     const auto [stop, error] = std::from_chars(text.data(), end, number);
-    return error == std::errc{} && stop == end;
+    if (text.empty() || error != std::errc{} || stop != end) return std::nullopt;
+    return number;
+}
+
+// A number alone counts sectors; with a unit it counts bytes.
+std::optional<std::uint64_t> sectors_of(const std::string& text) {
+    auto sectors = number_of(text);
+    if (!sectors) {
+        const auto bytes = parse_size(text);
+        if (!bytes || *bytes % 512 != 0) return std::nullopt;
+        sectors = *bytes / 512;
+    }
+    return *sectors <= last_sector ? sectors : std::nullopt;
+}
+
+// Both ends of "FIRST-LAST", or only one of them.
+template <typename Value>
+Result<Span> span_of(const std::string& text, const std::string& between, Value value, const Error& wrong) {
+    const auto sign = text.find(between);
+    if (sign == std::string::npos) {
+        const auto only = value(text);
+        return only ? Result<Span>(Span{*only, *only}) : wrong;
+    }
+    const std::string from = text.substr(0, sign), to = text.substr(sign + between.size());
+    const auto first = from.empty() ? std::optional<std::uint64_t>(0) : value(from);
+    const auto last = to.empty() ? std::optional<std::uint64_t>(UINT64_MAX) : value(to);
+    if (!first || !last || *last < *first || (from.empty() && to.empty())) return wrong;
+    return Span{*first, *last};
 }
 
 }  // namespace
@@ -45,66 +77,57 @@ std::vector<std::string> split_words(const std::string& text) {
     return words;
 }
 
-Result<std::uint64_t> parse_sectors(const std::string& text) {
-    std::uint64_t number = 0;
-    if (parse_number(text, number) && number <= UINT64_MAX / 512) return number;
-    const auto bytes = parse_size(text);
-    if (!bytes) return bad(text, "a number of sectors, or of bytes with a unit (4096B, 64K, 1M, 2G)");
-    if (*bytes % 512 != 0) return bad(text, "a number of whole sectors (512 bytes)");
-    return *bytes / 512;
-}
-
-Result<Range> parse_sector_range(const std::string& text) {
+Result<Range> parse_range(const std::string& text) {
+    const auto wrong =
+        bad(text, "a range: FIRST+COUNT, FIRST-LAST or FIRST in sectors, or in bytes of whole sectors (1M+4K, 4096B)");
     const auto sign = text.find_first_of("+-");
-    const auto start = parse_sectors(text.substr(0, sign));
-    if (!start) return start.error();
-    if (sign == std::string::npos) return Range{*start, 1};
-    const auto second = parse_sectors(text.substr(sign + 1));
-    if (!second) return second.error();
-    const bool length = text[sign] == '+';
-    if (length ? *second == 0 || *start + *second < *start : *second < *start)
-        return bad(text, "a range (START+LENGTH, or FIRST-LAST)");
-    return Range{*start, length ? *second : *second - *start + 1};
+    const auto first = sectors_of(text.substr(0, sign));
+    if (!first) return wrong;
+    if (sign == std::string::npos) return Range{*first, 1};
+    const auto second = sectors_of(text.substr(sign + 1));
+    const bool counts = text[sign] == '+';
+    if (!second || (counts ? *second == 0 : *second < *first)) return wrong;
+    return Range{*first, counts ? *second : *second - *first + 1};
 }
 
-Result<Span> parse_span(const std::string& text, bool sectors) {
-    const auto number = [&](const std::string& word) -> Result<std::uint64_t> {
-        if (sectors) return parse_sectors(word);
-        std::uint64_t value = 0;
-        if (!parse_number(word, value)) return bad(word, "a number");
-        return value;
-    };
-    const auto sign = text.find('-');
-    const auto first = number(text.substr(0, sign));
-    if (!first) return first.error();
-    if (sign == std::string::npos) return Span{*first, *first};
-    if (sign + 1 == text.size()) return Span{*first, UINT64_MAX};
-    const auto last = number(text.substr(sign + 1));
-    if (!last) return last.error();
-    if (*last < *first) return bad(text, "FIRST-LAST");
-    return Span{*first, *last};
+Result<Span> parse_span(const std::string& text) {
+    return span_of(text, "-", number_of, bad(text, "a number or a span of them: 5, 5-9, 5- or -9"));
 }
 
-Result<std::chrono::nanoseconds> parse_duration(const std::string& text) {
-    const auto unit = text.find_first_not_of("0123456789.");
-    const std::string number = text.substr(0, unit);
+Result<Span> parse_sizes(const std::string& text) {
+    return span_of(text, "-", sectors_of, bad(text, "a size or a span of them: 8, 8-64, 8- or -64 sectors, or 4K-1M"));
+}
+
+Result<std::chrono::nanoseconds> parse_time(const std::string& text) {
     constexpr struct {
         const char* name;
         double factor;
-    } units[] = {{"s", 1e9}, {"ms", 1e6}, {"us", 1e3}};
+    } units[] = {{"", 1e9}, {"s", 1e9}, {"ms", 1e6}, {"us", 1e3}, {"ns", 1}};
+    constexpr double most = 9e18;
     double value = 0;
-    const auto [stop, error] = std::from_chars(number.data(), number.data() + number.size(), value);
-    if (!number.empty() && error == std::errc{} && stop == number.data() + number.size() && unit != std::string::npos)
-        for (const auto& known : units)
-            if (text.substr(unit) == known.name && value * known.factor < 1e18)
-                return std::chrono::nanoseconds(static_cast<std::int64_t>(value * known.factor));
-    return bad(text, "a time (200ms, 2s, 50us)");
+    const auto [stop, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+    const std::string unit(stop, text.data() + text.size());
+    for (const auto& known : units)
+        if (error == std::errc{} && unit == known.name && value >= 0 && value * known.factor < most)
+            return std::chrono::nanoseconds(std::llround(value * known.factor));
+    return bad(text, "a time: 1.5s, 20ms, 300us or 7ns; a number alone is seconds");
+}
+
+Result<Span> parse_times(const std::string& text) {
+    const auto wrong = bad(text, "a span of time: FROM..TO, as 1.5s..2s, 20ms.. or ..3");
+    if (text.find("..") == std::string::npos) return wrong;
+    const auto time = [](const std::string& word) -> std::optional<std::uint64_t> {
+        const auto parsed = parse_time(word);
+        if (!parsed) return std::nullopt;
+        return static_cast<std::uint64_t>(parsed->count());
+    };
+    return span_of(text, "..", time, wrong);
 }
 
 Result<int> parse_errno(const std::string& text) {
-    std::uint64_t number = 0;
     constexpr std::uint64_t last_errno = 133;
-    if (parse_number(text, number) && number > 0 && number <= last_errno) return static_cast<int>(number);
+    const auto number = number_of(text);
+    if (number && *number > 0 && *number <= last_errno) return static_cast<int>(*number);
     for (int error = 1; error <= static_cast<int>(last_errno); ++error)
         if (const char* name = strerrorname_np(error); name && text == name) return error;
     return bad(text, "an error (EIO, ENOSPC, ETIMEDOUT, EREMOTEIO, EILSEQ, ... or its number)");

@@ -8,8 +8,9 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <utility>
 
-#include "tools/debug/rule.h"
+#include "tools/debug/parse.h"
 
 namespace dmu::debug {
 namespace {
@@ -73,7 +74,14 @@ struct Terminal final : public LineSource {
         terminal = nullptr;
     }
     int descriptor() const override { return ended ? -1 : STDIN_FILENO; }
-    void read() override { rl_callback_read_char(); }
+    void read() override {
+        rl_callback_read_char();
+        if (!std::exchange(line_ended, false) || ended) return;
+        // libedit leaves its mode, and the terminal's, with each line: the next read would
+        // wait for a whole one.
+        rl_callback_handler_install(prompt_text, &Terminal::line_done);
+        rl_point = rl_end = 0;
+    }
     std::optional<std::string> next() override {
         if (lines.empty()) return std::nullopt;
         std::string line = lines.front();
@@ -89,6 +97,7 @@ struct Terminal final : public LineSource {
     }
 
     static void line_done(char* line) {
+        terminal->line_ended = true;
         if (!line) {
             terminal->ended = true;
             terminal->lines.push_back("quit");
@@ -102,8 +111,9 @@ struct Terminal final : public LineSource {
 
     static char** complete_word(const char* word, int start, int) {
         terminal->found = {};
-        const std::vector<std::string> before =
-            split_words(std::string(rl_line_buffer, static_cast<std::size_t>(start)));
+        std::string line(rl_line_buffer, static_cast<std::size_t>(start));
+        if (const auto other = line.rfind(';'); other != std::string::npos) line.erase(0, other + 1);
+        const std::vector<std::string> before = split_words(line);
         for (const auto& candidate : terminal->completions(before))
             if (candidate.starts_with(word)) terminal->found.push_back(candidate);
         // Never the names of files.
@@ -119,7 +129,7 @@ struct Terminal final : public LineSource {
     Completions completions;
     std::deque<std::string> lines;
     std::vector<std::string> found;
-    bool ended = false;
+    bool ended = false, line_ended = false;
 };
 
 }  // namespace

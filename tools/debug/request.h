@@ -9,6 +9,7 @@
 #include <string>
 
 #include "tools/debug/log.h"
+#include "tools/debug/parse.h"
 
 namespace dmu::debug {
 
@@ -16,14 +17,6 @@ using Clock = std::chrono::steady_clock;
 using Time = Clock::time_point;
 
 std::optional<Op> op_named(const std::string& name);
-
-// Sectors of 512 bytes.
-struct Range {
-    std::uint64_t start = 0, length = 0;
-    std::uint64_t end() const { return start + length; }
-    bool overlaps(const Range& other) const { return start < other.end() && other.start < end(); }
-    bool operator==(const Range&) const = default;
-};
 
 enum class Do { through, stop, drop, fail, tear, delay, reorder, corrupt };
 const char* name_of(Do what);

@@ -65,13 +65,13 @@ Result<Action> action_of(Words& words) {
     } else if (action.what == Do::tear) {
         const auto text = words.argument(name, "the sectors that are written, as 0+1 (of the request)");
         if (!text) return text.error();
-        const auto part = parse_sector_range(*text);
+        const auto part = parse_range(*text);
         if (!part) return part.error();
         action.part = *part;
     } else if (action.what == Do::delay) {
         const auto text = words.argument(name, "a time, as 200ms");
         if (!text) return text.error();
-        const auto time = parse_duration(*text);
+        const auto time = parse_time(*text);
         if (!time) return time.error();
         action.delay = *time;
     } else if (action.what == Do::corrupt && !words.empty() && is_number(words.front())) {
@@ -121,7 +121,7 @@ std::optional<unsigned> ops_of(const std::string& word) {
 Status take_span(Words& words, const std::string& name, bool sectors, std::optional<Span>& into) {
     const auto text = words.argument(name, sectors ? "a size: 8, 8-64, 8-" : "a number: 3, 3-5, 3-");
     if (!text) return text.error();
-    const auto span = parse_span(*text, sectors);
+    const auto span = sectors ? parse_sizes(*text) : parse_span(*text);
     if (!span) return span.error();
     into = *span;
     return ok();
@@ -158,7 +158,7 @@ Status condition(Words& words, Rule& rule) {
     const auto text = words.argument(name, name == "at" ? "a range: 2048+8, 1M+64K" : "an argument");
     if (!text) return text.error();
     if (name == "at") {
-        const auto range = parse_sector_range(*text);
+        const auto range = parse_range(*text);
         if (!range) return range.error();
         rule.at = *range;
     } else if (name == "data") {
@@ -166,7 +166,7 @@ Status condition(Words& words, Rule& rule) {
         if (!pattern) return pattern.error();
         rule.pattern = *pattern;
     } else {
-        const auto span = parse_span(*text, false);
+        const auto span = parse_span(*text);
         if (!span || span->first != span->last) return invalid("'" + name + " " + *text + "': a number is expected");
         if (name == "flushes")
             rule.flush_count = span->first;

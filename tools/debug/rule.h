@@ -19,11 +19,6 @@
 
 namespace dmu::debug {
 
-struct Span {
-    std::uint64_t first = 0, last = UINT64_MAX;
-    bool has(std::uint64_t value) const { return first <= value && value <= last; }
-};
-
 struct Pattern {
     std::vector<std::byte> bytes;
     std::optional<std::uint64_t> offset;  // in the request; none: anywhere
@@ -66,18 +61,5 @@ bool is_due(Rule& rule);
 Result<Rule> parse_rule(const std::string& text);
 // Only the action: "fail EIO".
 Result<Action> parse_action(const std::string& text);
-
-// Words, with "quoted text" kept together (and its quotes at its front only).
-std::vector<std::string> split_words(const std::string& text);
-// Sectors: "2048" is a number of sectors, "1M" and "4096B" are bytes (whole sectors).
-Result<std::uint64_t> parse_sectors(const std::string& text);
-// "2048+8", "2048-2055", "1M+64K", "2048" (one sector).
-Result<Range> parse_sector_range(const std::string& text);
-// "3", "3-5", "3-".
-Result<Span> parse_span(const std::string& text, bool sectors);
-// "200ms", "2s", "5us".
-Result<std::chrono::nanoseconds> parse_duration(const std::string& text);
-// "EIO", "5".
-Result<int> parse_errno(const std::string& text);
 
 }  // namespace dmu::debug

@@ -91,6 +91,10 @@ const std::vector<Session::Command>& Session::commands() {
     return list;
 }
 
+std::string Session::first_name(const Command& command) {
+    return std::string(command.names).substr(0, std::string(command.names).find(' '));
+}
+
 const Session::Command* Session::find(const std::string& name) {
     for (const Command& command : commands()) {
         std::istringstream names(command.names);
@@ -138,7 +142,7 @@ void Session::run(const std::string& text) {
         output_.say("error", "there is no command '" + name_ + "'; help lists what there is");
         return;
     }
-    name_ = std::string(command->names).substr(0, std::string(command->names).find(' '));
+    name_ = first_name(*command);
     if (const auto done = (this->*command->run)(rest); !done) {
         failed_ = true;
         output_.say("error", done.error().message);
@@ -257,7 +261,7 @@ Status Session::wait(const std::string& rest) {
     const bool stop = rest == "stop" || rest.starts_with("stop ");
     const std::string time = stop ? trimmed(rest.substr(4)) : rest;
     if (!time.empty() || !stop) {
-        const auto span = parse_duration(time);
+        const auto span = parse_time(time);
         if (!span) return span.error();
         wait_until_ = Clock::now() + *span;
     }
@@ -274,7 +278,8 @@ void Session::stopped(const Request* request, const std::string& why) {
     }
     std::string text = std::string("stopped ") + (request->done_below ? "after " : "before ") + request->text();
     Json fields{{"when", request->done_below ? "after" : "before"}, {"why", why}, {"request", json_of(*request)}};
-    const std::string what = explain_ && request->op != Op::flush ? explain_(request->range) : "";
+    const bool explains = explain_ && request->op != Op::flush;
+    const std::string what = explains ? explain_(request->range, engine_.data_at_hand(*request)) : "";
     if (!what.empty()) fields["explain"] = what;
     output_.say("stopped", text + ": " + why + (what.empty() ? "" : "\n  " + what), fields);
 }
@@ -319,19 +324,25 @@ Status Session::data(const std::string& rest) {
 }
 
 Status Session::explain(const std::string& rest) {
-    Range range;
     if (!rest.empty()) {
-        const auto parsed = parse_sector_range(rest);
-        if (!parsed) return parsed.error();
-        range = *parsed;
-    } else if (engine_.current()) {
-        range = engine_.current()->range;
-    } else {
-        return invalid("no request is stopped: explain RANGE");
+        const auto range = parse_range(rest);
+        if (!range) return range.error();
+        say_explained(*range, {});
+        return ok();
     }
-    const std::string text = explain_ ? explain_(range) : "";
-    output_.say("explain", text.empty() ? "nothing is known of it" : text, {{"text", text}});
+    const Request* request = engine_.current();
+    if (!request) return invalid("no request is stopped: explain RANGE");
+    const auto with_data = [this, range = request->range](std::span<const std::byte> data) {
+        say_explained(range, data);
+    };
+    // What a write brings tells more than what is there still.
+    if (request->op != Op::write || !engine_.fetch(with_data)) with_data({});
     return ok();
+}
+
+void Session::say_explained(const Range& range, std::span<const std::byte> data) {
+    const std::string text = explain_ && range.length != 0 ? explain_(range, data) : "";
+    output_.say("explain", text.empty() ? "nothing is known of it" : text, {{"text", text}});
 }
 
 void Session::list(const std::string& kind, const std::vector<const Request*>& requests, const std::string& none) {
@@ -383,19 +394,19 @@ Status Session::status(const std::string&) {
 
 std::vector<std::string> Session::completions(const std::vector<std::string>& before) const {
     std::vector<std::string> words;
-    if (before.empty() || before.front() == "help") {
-        if (before.size() > 1) return words;
-        for (const Command& command : commands())
-            words.push_back(std::string(command.names).substr(0, std::string(command.names).find(' ')));
+    if (before.empty() || (before.size() == 1 && find(before.front()) == find("help"))) {
+        for (const Command& command : commands()) words.push_back(first_name(command));
         return words;
     }
-    const std::string& command = before.front();
+    const Command* known = find(before.front());
+    if (!known) return words;
+    const std::string command = first_name(*known);
     if (command == "rule" && before.size() == 1)
         return {"stop", "through", "drop", "fail", "tear", "delay", "reorder", "corrupt"};
     if (command == "rule" || command == "break") {
         words = {"read",  "write", "flush",  "discard", "zero", "any",  "at",   "size",        "nth",
                  "every", "once",  "number", "fua",     "meta", "sync", "data", "after-flush", "flushes"};
-        if (before.back() == "break" || before.back() == "stop") words.insert(words.end(), {"before", "after"});
+        if (before.size() == 1 || before.back() == "stop") words.insert(words.end(), {"before", "after"});
         if (before.back() == "fail") words.insert(words.end(), {"EIO", "ENOSPC", "ETIMEDOUT", "EREMOTEIO", "ENOLINK"});
         return words;
     }

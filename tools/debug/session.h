@@ -4,6 +4,7 @@
 
 #include <functional>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -14,8 +15,9 @@ namespace dmu::debug {
 
 class Session {
 public:
-    // What the sectors of a range are; may be empty.
-    using Explain = std::function<std::string(const Range& range)>;
+    // What the sectors of a range are; may be empty. data: what is being written there, where
+    // it is at hand, else empty.
+    using Explain = std::function<std::string(const Range& range, std::span<const std::byte> data)>;
 
     Session(Engine& engine, Output& output, Explain explain)
         : engine_(engine), output_(output), explain_(std::move(explain)) {}
@@ -47,6 +49,7 @@ private:
     };
     static const std::vector<Command>& commands();
     static const Command* find(const std::string& name);
+    static std::string first_name(const Command& command);
 
     void run(const std::string& text);
     Status help(const std::string& rest);
@@ -64,6 +67,7 @@ private:
     Status show(const std::string& rest);
     Status data(const std::string& rest);
     Status explain(const std::string& rest);
+    void say_explained(const Range& range, std::span<const std::byte> data);
     Status list_requests(const std::string& rest);
     Status list_held(const std::string& rest);
     Status release(const std::string& rest);

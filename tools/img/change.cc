@@ -54,7 +54,7 @@ Status resize_by_flag(const ResizeArguments& arguments) {
                                         "; what lies past the new end would be lost: say --shrink if it may be"};
     auto done = image.resize(*wanted);
     if (done) done = hide_backing(**chain, before, image.info().virtual_size);
-    return done ? image.close() : done;
+    return done ? close_image(image) : done;
 }
 
 // -------------------------------------------------------------- snapshot ---
@@ -80,7 +80,7 @@ Status change_snapshots(const SnapshotArguments& arguments, const NamedImage& na
     auto done = !arguments.create.empty()  ? snapshots->create(arguments.create)
                 : !arguments.apply.empty() ? snapshots->apply(arguments.apply)
                                            : snapshots->remove(arguments.remove);
-    return done ? opened->image->close() : done;
+    return done ? close_image(*opened->image) : done;
 }
 
 int snapshot(const SnapshotArguments& arguments) {

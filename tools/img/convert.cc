@@ -83,7 +83,7 @@ Status fill_target(const ConvertArguments& arguments, const ImageSpec& spec, Cha
     const auto bar = progress_bar(arguments.progress);
     auto done = arguments.compress ? copy_compressed(from, **to, bar)
                                    : copy_disk(from, **to, arguments.existing ? Target::used : Target::blank, bar);
-    return done ? (*to)->top().close() : done;
+    return done ? close_image((*to)->top()) : done;
 }
 
 Status convert(const ConvertArguments& arguments) {
@@ -114,8 +114,6 @@ Status convert(const ConvertArguments& arguments) {
 }
 
 // --------------------------------------------------------------- compare ---
-
-constexpr std::uint64_t piece_bytes = 1 << 20;
 
 // Past the end of a disk there are zeros.
 Status read_padded(Chain& chain, std::uint64_t at, std::span<std::byte> into) {

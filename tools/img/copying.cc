@@ -7,7 +7,6 @@ namespace dmu::img {
 
 namespace {
 
-constexpr std::uint64_t piece_bytes = 1 << 20;
 constexpr std::uint64_t hole_bytes = 4096;        // shorter runs of zeros are written
 constexpr std::uint64_t flush_bytes = 256 << 20;  // written between two flushes: bounds what is kept in memory
 

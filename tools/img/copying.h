@@ -8,6 +8,9 @@
 
 namespace dmu::img {
 
+inline constexpr std::uint64_t piece_bytes = 1 << 20;  // read or written at once
+inline constexpr std::uint64_t look_bytes = 1 << 30;   // looked up at once
+
 // done and of: bytes. Called now and then.
 using Progress = std::function<void(std::uint64_t done, std::uint64_t of)>;
 

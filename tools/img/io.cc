@@ -18,8 +18,6 @@ namespace dmu::img {
 
 namespace {
 
-constexpr std::uint64_t piece_bytes = 1 << 20;
-
 struct Words {
     std::string name;
     std::optional<std::byte> pattern;
@@ -183,14 +181,14 @@ private:
     StandIn target_;
 };
 
-struct Arguments {
+struct IoArguments {
     std::string image;
     std::vector<std::string> commands;
     bool read_only = false;
 };
 
 // All of them, also behind one that failed, as qemu-io does; what was written is kept.
-int run(const Arguments& arguments) {
+int run(const IoArguments& arguments) {
     auto chain = open_chain(arguments.image, !arguments.read_only);
     if (!chain) return fail(program, chain.error());
     int status = 0;
@@ -202,14 +200,14 @@ int run(const Arguments& arguments) {
     for (const auto& line : arguments.commands) take(line);
     if (arguments.commands.empty())
         for (std::string line; std::getline(std::cin, line);) take(line);
-    if (auto closed = (*chain)->top().close(); !closed) status = fail(program, closed.error());
+    if (auto closed = close_image((*chain)->top()); !closed) status = fail(program, closed.error());
     return status;
 }
 
 }  // namespace
 
 void add_io(Commands& commands) {
-    const auto arguments = std::make_shared<Arguments>();
+    const auto arguments = std::make_shared<IoArguments>();
     auto* command = commands.add("io", "read, write and discard, in qemu-io's words");
     command->add_option("FORMAT:PATH", arguments->image, "the image")->required();
     command

@@ -13,7 +13,7 @@ namespace dmu::img {
 
 namespace {
 
-struct Arguments {
+struct MapArguments {
     std::string image, svg;
     bool json = false;
 };
@@ -45,7 +45,7 @@ Status write_text(const std::string& path, const std::string& text) {
     return out ? ok() : Status(system_error("write '" + path + "'"));
 }
 
-int map(const Arguments& arguments) {
+int map(const MapArguments& arguments) {
     auto chain = open_chain(arguments.image, false);
     if (!chain) return fail(program, chain.error());
     const auto mappings = all_mappings(**chain, {{0}, (*chain)->top().info().virtual_size});
@@ -59,7 +59,7 @@ int map(const Arguments& arguments) {
 }  // namespace
 
 void add_map(Commands& commands) {
-    const auto arguments = std::make_shared<Arguments>();
+    const auto arguments = std::make_shared<MapArguments>();
     auto* command = commands.add("map", "what lies where in an image and its backing files");
     command->add_option("FORMAT:PATH", arguments->image, "the image")->required();
     command->add_flag("--json", arguments->json, "as qemu-img's JSON");

@@ -13,9 +13,6 @@ namespace dmu::img {
 
 namespace {
 
-constexpr std::uint64_t piece_bytes = 1 << 20;
-constexpr std::uint64_t look_bytes = 1 << 30;
-
 // ---------------------------------------------------------------- commit ---
 
 // How the backing file is named, as the overlay's chain opened it.
@@ -75,7 +72,7 @@ Status follow_identity(const NamedImage& named, Chain& below) {
     auto backing = overlay->image->info().backing;
     backing->identity = identity;
     auto done = overlay->image->set_backing(backing);
-    return done ? overlay->image->close() : done;
+    return done ? close_image(*overlay->image) : done;
 }
 
 Status commit(const std::string& text) {
@@ -93,7 +90,7 @@ Status commit(const std::string& text) {
     auto done = ok();
     if ((*below)->top().info().virtual_size < size) done = (*below)->top().resize(size);
     if (done) done = copy_down(**overlay, **below);
-    if (done) done = (*below)->top().close();
+    if (done) done = close_image((*below)->top());
     if (!done || !identified) return done;
     overlay->reset();
     return follow_identity(*named, **below);
@@ -173,7 +170,7 @@ Status rebase_unsafe(const NamedImage& named, const std::optional<BackingReferen
     auto opened = open_alone(named, true, Depth::whole);
     if (!opened) return opened.error();
     auto done = opened->image->set_backing(reference);
-    return done ? opened->image->close() : done;
+    return done ? close_image(*opened->image) : done;
 }
 
 Status rebase(const RebaseArguments& arguments) {
@@ -194,7 +191,7 @@ Status rebase(const RebaseArguments& arguments) {
     }
     auto done = keep_all(**chain, other.get());
     if (done) done = (*chain)->top().set_backing(*reference);
-    return done ? (*chain)->top().close() : done;
+    return done ? close_image((*chain)->top()) : done;
 }
 
 }  // namespace

@@ -91,4 +91,10 @@ Result<Alone> open_alone(const NamedImage& named, bool writable, Depth depth) {
     return Alone{std::move(neighbours), std::move(*image)};
 }
 
+Status close_image(Image& image) {
+    Status done;
+    while (done && image.has_work()) done = image.work();
+    return done ? image.close() : done;
+}
+
 }  // namespace dmu::img

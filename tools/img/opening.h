@@ -31,4 +31,7 @@ struct Alone {
 enum class Depth { whole, info_only };
 Result<Alone> open_alone(const NamedImage& named, bool writable, Depth depth);
 
+// Also does what opening it put off: nobody comes back for it.
+Status close_image(Image& image);
+
 }  // namespace dmu::img

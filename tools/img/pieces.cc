@@ -5,13 +5,12 @@
 #include <array>
 #include <cstdio>
 
+#include "tools/img/copying.h"
 #include "tools/lib/sizes.h"
 
 namespace dmu::img {
 
 namespace {
-
-constexpr std::uint64_t look_bytes = 1 << 30;
 
 std::string path_of(const Chain& chain, const Mapping& mapping) {
     return chain.layer(mapping.layer).files()[mapping.file]->name();

@@ -13,7 +13,7 @@ namespace {
 
 using control::Json;
 
-constexpr unsigned seconds = 60;
+constexpr unsigned attach_seconds = 60;
 
 std::string instance_of(const std::string& name) {
     return "name-" + name;
@@ -41,7 +41,7 @@ Result<std::string> attach_disk(const Ports& ports, const AttachOptions& options
                  {"name", options.name},
                  {"user", instance}};
     if (!options.on_full.empty()) request["on_full"] = options.on_full;
-    const auto reply = ports.call_ensured(instance, request, seconds);
+    const auto reply = ports.call_ensured(instance, request, attach_seconds);
     if (!reply) return reply.error();
     return reply->value("device", "/dev/mapper/" + options.name);
 }
@@ -54,7 +54,8 @@ Result<Detached> detach_disk(const Ports& ports, const std::string& name) {
     const bool known = std::any_of(states.begin(), states.end(),
                                    [&](const control::DiskState& state) { return state.instance == instance; });
     // With a state there is something to commit, also where the mapper was killed.
-    const auto reply = known ? ports.call_ensured(instance, request, seconds) : ports.call(instance, request, seconds);
+    const auto reply =
+        known ? ports.call_ensured(instance, request, attach_seconds) : ports.call(instance, request, attach_seconds);
     if (!reply && reply.error().code == Code::not_found)
         return Error{Code::not_found, "nothing is attached as '" + name + "' (xen-dmu list shows what is)"};
     if (!reply) return reply.error();
@@ -69,7 +70,7 @@ Result<unsigned> commit_disks(const Ports& ports, const std::optional<std::strin
     if (which && instances.empty())
         return Error{Code::not_found, "no attached disk, domain or instance is called '" + *which + "'"};
     for (const auto& instance : instances) {
-        const auto reply = ports.call(instance, Json{{"command", "commit"}}, seconds);
+        const auto reply = ports.call(instance, Json{{"command", "commit"}}, attach_seconds);
         if (!reply) return reply.error().in(instance);
     }
     return static_cast<unsigned>(instances.size());

@@ -10,7 +10,7 @@ namespace {
 
 using control::Json;
 
-constexpr unsigned seconds = 25;
+constexpr unsigned answer_seconds = 25;
 
 Status status_of(const Result<Json>& reply) {
     if (!reply) return reply.error();
@@ -47,7 +47,7 @@ private:
             case StaleKind::state:
                 if (started_.insert(item.instance).second)
                     step("start a mapper for " + item.instance + " (" + item.name + ")", [&] {
-                        return status_of(ports_.call_ensured(item.instance, Json{{"command", "ping"}}, seconds));
+                        return status_of(ports_.call_ensured(item.instance, Json{{"command", "ping"}}, answer_seconds));
                     });
                 break;
             case StaleKind::lost_state:
@@ -59,7 +59,7 @@ private:
             case StaleKind::user:
                 step("detach " + item.name + " from " + item.user, [&] {
                     return status_of(
-                        ports_.call(item.instance, Json{{"command", "remove"}, {"user", item.user}}, seconds));
+                        ports_.call(item.instance, Json{{"command", "remove"}, {"user", item.user}}, answer_seconds));
                 });
                 break;
             case StaleKind::mapper:

@@ -8,7 +8,7 @@
 namespace dmu {
 namespace {
 
-constexpr std::chrono::seconds retry_interval{5};
+constexpr std::chrono::seconds reconnect_interval{5};
 
 }  // namespace
 
@@ -51,7 +51,7 @@ void BackendWatches::lose(const Error& error) {
     log_warning("xenstore can't be watched for devices that go: " + error.message);
     if (store_) loop_.unwatch(store_->poll_descriptor());
     store_.reset();
-    if (retry_ == 0) retry_ = loop_.after(retry_interval, [this] { connect(); });
+    if (retry_ == 0) retry_ = loop_.after(reconnect_interval, [this] { connect(); });
 }
 
 void BackendWatches::on_ready() {

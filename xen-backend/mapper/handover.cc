@@ -86,6 +86,7 @@ Result<OpenDisk> take_over_image(const DiskSetup& setup, const KernelAccess& ker
     AdoptedFiles files{setup, *channel, disk.crypt};
     auto chain = Chain::open(setup.spec, setup.writable, setup.config.paths, AdoptedFiles::open, &files);
     if (!chain) return chain.error();
+    (*chain)->top().take_over();
     disk.facts = make_facts(setup, **chain);
     disk.facts.key = setup.key;
     // The files are what they were, whatever their names are now.

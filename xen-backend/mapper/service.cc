@@ -15,7 +15,7 @@ namespace {
 constexpr std::size_t events_at_once = 256;
 // Batches read before commits and requests get their turn.
 constexpr unsigned batches_at_once = 16;
-constexpr std::chrono::seconds retry_interval{1};
+constexpr std::chrono::seconds answer_retry_interval{1};
 constexpr std::chrono::seconds hand_over_limit{30};
 constexpr unsigned close_attempts = 5;
 
@@ -111,6 +111,7 @@ Disk::Ending Disk::Service::serve() {
         Ending ending = handle_requests();
         if (ending != Ending::none) return ending;
         do_timed(Clock::now());
+        do_work(Clock::now());
         publish();
     }
 }
@@ -253,13 +254,13 @@ void Disk::Service::begin_take_down() {
 
 void Disk::Service::do_timed(Clock::time_point now) {
     bool behind = changes_.is_behind();
-    if ((behind || answers_.has_waiting()) && !retry_at_) retry_at_ = now + retry_interval;
+    if ((behind || answers_.has_waiting()) && !retry_at_) retry_at_ = now + answer_retry_interval;
     if (retry_at_ && now >= *retry_at_) {
         changes_.retry();
         if (!changes_.is_behind()) answers_.retry(changes_.applied());
         finish_grains();
         retry_at_.reset();
-        if (changes_.is_behind() || answers_.has_waiting()) retry_at_ = now + retry_interval;
+        if (changes_.is_behind() || answers_.has_waiting()) retry_at_ = now + answer_retry_interval;
     }
     if (commits_.run(now)) begin_recycling();
     send();
@@ -269,9 +270,25 @@ void Disk::Service::do_timed(Clock::time_point now) {
     }
 }
 
+// Half of the time at most: the guest comes first.
+void Disk::Service::do_work(Clock::time_point now) {
+    Image& image = open_.chain->top();
+    if (!image.has_work() || now < work_at_ || going_) return;
+    Status done = image.work();
+    const auto after = Clock::now();
+    work_at_ = after + (done ? after - now : Clock::duration(answer_retry_interval));
+    if (done) {
+        disk_.alarms_.clear("work");
+        if (!image.has_work()) log_notice(disk_.setup_.name + ": what its last writer left undone is done");
+    } else {
+        disk_.alarms_.raise("work", done.error().message);
+    }
+}
+
 int Disk::Service::timeout(Clock::time_point now) const {
     auto next = commits_.next();
     if (retry_at_ && (!next || *retry_at_ < *next)) next = retry_at_;
+    if (open_.chain->top().has_work() && !going_ && (!next || work_at_ < *next)) next = work_at_;
     if (!next) return -1;
     if (*next <= now) return 0;
     auto wait = std::chrono::duration_cast<std::chrono::milliseconds>(*next - now).count() + 1;

@@ -52,6 +52,7 @@ private:
     Ending handle_requests();
     void begin_take_down();
     void finish_grains();
+    void do_work(Clock::time_point now);
     void do_timed(Clock::time_point now);
     int timeout(Clock::time_point now) const;
     void publish();
@@ -70,6 +71,7 @@ private:
     const std::uint64_t recycle_id_;
     Clock::time_point read_at_{};
     std::optional<Clock::time_point> retry_at_;
+    Clock::time_point work_at_{};                   // Image::work()
     std::optional<std::uint64_t> recycling_since_;  // commits when the drain began
     DiskFigures figures_;
     bool attached_ = false;

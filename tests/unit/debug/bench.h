@@ -197,6 +197,7 @@ protected:
                                           Hooks{.stopped =
                                                     [this](const Request* request, const std::string& why) {
                                                         stops.push_back((request ? request->text() : "") + ": " + why);
+                                                        if (on_stopped) on_stopped(request, why);
                                                     },
                                                 .said = [this](const std::string& text) { notes.push_back(text); }});
     }
@@ -243,6 +244,7 @@ protected:
     std::unique_ptr<MiniKernel> kernel;
     std::unique_ptr<Engine> engine;
     std::vector<std::string> stops, notes;
+    std::function<void(const Request* request, const std::string& why)> on_stopped = {};
 };
 
 }  // namespace dmu::debug

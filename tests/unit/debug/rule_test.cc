@@ -110,15 +110,6 @@ TEST(Rule, Patterns) {
     EXPECT_EQ(std::string(reinterpret_cast<const char*>(bytes.data()), bytes.size()), "two words; \"quoted\"");
 }
 
-TEST(Parse, RangesInSectorsAndBytes) {
-    EXPECT_EQ(*parse_sector_range("2048+8"), (Range{2048, 8}));
-    EXPECT_EQ(*parse_sector_range("2048-2055"), (Range{2048, 8}));
-    EXPECT_EQ(*parse_sector_range("1M+64K"), (Range{2048, 128}));
-    EXPECT_EQ(*parse_sector_range("3"), (Range{3, 1}));
-    EXPECT_FALSE(parse_sector_range(""));
-    EXPECT_FALSE(parse_sector_range("x+1"));
-}
-
 TEST(HeldOrder, IsRepeatableAndLegal) {
     std::vector<Request> requests(40);
     std::vector<Request*> held;

@@ -122,6 +122,29 @@ TEST_F(Commands, ReplayMakesAnyMoment) {
     EXPECT_THAT(err_, HasSubstr("it is not a copy of it"));
 }
 
+TEST_F(Commands, AFilteredLogIsListedButNotPlayed) {
+    const auto path = directory_ / "part";
+    {
+        const auto made = LogWriter::create(path, {sectors, 512, 0, "test", true});
+        ASSERT_OK(made);
+        Record flush;
+        flush.op = Op::flush;
+        ASSERT_OK((*made)->append(flush));
+    }
+    EXPECT_EQ(run({"log", path}), 0) << err_;
+    EXPECT_EQ(lines(), 1u);
+    EXPECT_EQ(run({"plot", path}), 0) << err_;
+    for (const std::vector<std::string>& words :
+         {std::vector<std::string>{"replay", path, "--base", base_, "--onto", "x"},
+          {"crash", path, "--at", "1"},
+          {"log", path, "--export", "x"},
+          {"log", path, "--explain", "--base", base_},
+          with_check({"bisect", path, "--base", base_})}) {
+        EXPECT_EQ(run(words), 1) << words[0];
+        EXPECT_THAT(err_, HasSubstr("was made with a filter"));
+    }
+}
+
 TEST_F(Commands, ReplayIsSparse) {
     std::filesystem::resize_file(base_, 0);
     std::filesystem::resize_file(base_, sectors * 512);

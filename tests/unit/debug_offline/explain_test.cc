@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "tools/debug/explain.h"
 
+#include <cstring>
+
 #include "formats/core/endian.h"
 #include "tests/unit/debug_offline/support.h"
 #include "tools/debug/offline/journal_block.h"
@@ -119,6 +121,57 @@ TEST_F(Explain, PartitionsOfAnMbr) {
     EXPECT_EQ(explainer->line(2050, 2), "partition 1: ext4 super block");
     EXPECT_EQ(explainer->line(20480, 8), "partition 2: no file system that is known");
     EXPECT_EQ(explainer->line(0, 2052), "partition table (MBR); unused; partition 1: boot block; ...");
+}
+
+std::uint32_t crc32(std::span<const std::byte> bytes) {
+    std::uint32_t crc = ~0u;
+    for (const auto byte : bytes) {
+        crc ^= std::to_integer<std::uint32_t>(byte);
+        for (int bit = 0; bit < 8; bit++) crc = (crc >> 1) ^ (crc & 1 ? 0xedb88320u : 0u);
+    }
+    return ~crc;
+}
+
+// libblkid checks the sums.
+TEST_F(Explain, PartitionsOfAGpt) {
+    if (!has("mke2fs")) GTEST_SKIP() << "no mke2fs";
+    constexpr std::uint64_t last = 32767;
+    Bytes table(34 * 512);
+    const auto entries = std::span(table).subspan(1024);
+    const auto entry = [&](std::size_t number, std::uint64_t start, std::uint64_t sectors) {
+        const auto one = entries.subspan(128 * number);
+        one[0] = one[16] = static_cast<std::byte>(number + 1);  // type and partition
+        store_le(one, 32, start);
+        store_le(one, 40, start + sectors - 1);
+    };
+    entry(0, 2048, 16384);
+    entry(1, 20480, 4096);
+    const auto header = std::span(table).subspan(512, 92);
+    std::memcpy(header.data(), "EFI PART", 8);
+    store_le<std::uint32_t>(header, 8, 0x10000);
+    store_le<std::uint32_t>(header, 12, 92);
+    store_le<std::uint64_t>(header, 24, 1);
+    store_le<std::uint64_t>(header, 32, last);
+    store_le<std::uint64_t>(header, 40, 34);
+    store_le<std::uint64_t>(header, 48, last - 33);
+    header[56] = std::byte{1};
+    store_le<std::uint64_t>(header, 72, 2);
+    store_le<std::uint32_t>(header, 80, 128);
+    store_le<std::uint32_t>(header, 84, 128);
+    store_le<std::uint32_t>(header, 88, crc32(entries));
+    store_le<std::uint32_t>(header, 16, crc32(header));
+    table[446 + 4] = std::byte{0xee};
+    store_le<std::uint32_t>(std::span(table), 446 + 8, 1);
+    store_le<std::uint32_t>(std::span(table), 446 + 12, last);
+    table[510] = std::byte{0x55}, table[511] = std::byte{0xaa};
+    write_file(image_, table);
+    shell("truncate -s 16M image && mke2fs -q -t ext4 -b 1024 -E offset=1048576 image 8M");
+    const auto explainer = open(image_);
+    EXPECT_EQ(explainer->line(0, 34), "protective MBR; GPT header; GPT entries");
+    EXPECT_EQ(explainer->line(34, 8), "unused");
+    EXPECT_EQ(explainer->line(2050, 2), "partition 1: ext4 super block");
+    EXPECT_EQ(explainer->line(20480, 8), "partition 2: no file system that is known");
+    EXPECT_EQ(explainer->line(last - 32, 33), "GPT entries (backup); GPT header (backup)");
 }
 
 TEST_F(Explain, WhatIsNotThere) {

@@ -21,12 +21,25 @@ protected:
             backing = BackingReference{"base", "raw"};
         }
         ASSERT_OK(create_qcow2(disks_, "/m/top.qcow2", disk_sectors * sector_size, GetParam(), backing));
+        if (starts_dirty()) {
+            auto chain = disks_.chain(spec_, true);
+            ASSERT_OK(chain);
+            StandIn target(**chain);
+            ASSERT_OK(target.write({100 * sector_size}, SectorModel::data(300, 8)));
+            ASSERT_OK(target.discard({{200 * sector_size}, 60 * sector_size}));
+            ASSERT_OK((*chain)->top().close());
+            base_.resize(disk_sectors * sector_size);
+            ASSERT_OK((*chain)->read({0}, base_));
+            make_dirty(disks_.stores["/m/top.qcow2"]->bytes, random_);
+        }
         recording_ = std::make_shared<Recording>(disks_.stores["/m/top.qcow2"]->bytes);
         disks_.wrap = [this](unsigned layer, std::unique_ptr<BlockFile> file) -> std::unique_ptr<BlockFile> {
             if (layer != 0) return file;
             return std::make_unique<RecordingFile>(std::move(file), recording_);
         };
     }
+
+    bool starts_dirty() const { return GetParam().name.starts_with("Dirty"); }
 
     void open() {
         target_.reset();
@@ -42,7 +55,10 @@ protected:
         MemoryDisks after;
         after.stores = disks_.stores;
         after.add("/m/top.qcow2")->bytes = std::move(image);
-        EXPECT_TRUE(is_sound(check_qcow2(after, "/m/top.qcow2")));
+        if (is_dirty(after.stores["/m/top.qcow2"]->bytes))
+            EXPECT_TRUE(starts_dirty());
+        else
+            EXPECT_TRUE(is_sound(check_qcow2(after, "/m/top.qcow2")));
         auto chain = after.chain(spec_, true);
         ASSERT_OK(chain);
         Bytes content(disk_sectors * sector_size);
@@ -52,6 +68,7 @@ protected:
         StandIn target(**chain);
         ASSERT_OK(target.write({0}, SectorModel::data(200, 1)));
         ASSERT_OK(target.flush());
+        ASSERT_OK(finish_work((*chain)->top()));
         EXPECT_TRUE(is_sound(check_qcow2(after, "/m/top.qcow2")));
     }
 
@@ -65,7 +82,9 @@ protected:
 
     void do_something(SectorModel& model) {
         const auto kind = random_() % 9;
-        if (kind == 0) {
+        if (chain_->top().has_work() && random_() % 8 == 0) {
+            ASSERT_OK(chain_->top().work());
+        } else if (kind == 0) {
             ASSERT_OK(target_->flush());
             look_at_new_steps(model);
             model.flushed();
@@ -120,7 +139,10 @@ std::vector<Qcow2Variant> crash_variants() {
             {"Narrow", 512, {{"refcount_bits", "1"}}, true},
             {"Wide", 512, {{"refcount_bits", "64"}}, false},
             {"ExtendedL2", 16384, {{"extended_l2", "on"}}, true},
-            {"Large", 65536, {}, true}};
+            {"Large", 65536, {}, true},
+            {"Dirty", 4096, {}, true},
+            {"DirtySmall", 512, {{"refcount_bits", "64"}}, false},
+            {"DirtyExtendedL2", 16384, {{"extended_l2", "on"}}, true}};
 }
 INSTANTIATE_TEST_SUITE_P(Variant, Qcow2Crash, ::testing::ValuesIn(crash_variants()),
                          [](const auto& info) { return info.param.name; });
@@ -132,8 +154,10 @@ TEST_P(Qcow2Crash, AnywhereAnyhow) {
         ASSERT_NO_FATAL_FAILURE(do_something(model)) << operation;
         if (HasFailure()) FAIL() << "operation " << operation << ", step " << looked_at_;
     }
+    ASSERT_OK(finish_work(chain_->top()));
     ASSERT_OK(chain_->top().close());
     look_at_new_steps(model);
+    EXPECT_TRUE(is_sound(check_qcow2(disks_, "/m/top.qcow2")));
 }
 
 // Snapshots: whatever is there afterwards, the disk reads as it did before or after.

@@ -16,6 +16,7 @@ struct Case {
     Qcow2Variant variant;
     Code code;
     bool tear;
+    bool dirty = false;
 };
 
 class Qcow2Fault : public ::testing::TestWithParam<Case> {};
@@ -25,7 +26,9 @@ INSTANTIATE_TEST_SUITE_P(
                       Case{"Torn", {"", 4096, {}, true}, Code::io, true},
                       Case{"Full", {"", 4096, {{"refcount_bits", "64"}}, true}, Code::no_space, false},
                       Case{"ExtendedL2", {"", 16384, {{"extended_l2", "on"}}, true}, Code::io, true},
-                      Case{"Large", {"", 65536, {}, true}, Code::no_space, true}),
+                      Case{"Large", {"", 65536, {}, true}, Code::no_space, true},
+                      Case{"Dirty", {"", 4096, {}, true}, Code::io, true, true},
+                      Case{"DirtyFull", {"", 512, {{"refcount_bits", "64"}}, true}, Code::no_space, false, true}),
     [](const auto& info) { return std::string(info.param.name); });
 
 // Twice: as a guest does that got an error.
@@ -43,6 +46,12 @@ bool run_with_fault(const Case& parameter, std::uint64_t fail_at) {
     disks.add("/m/base")->bytes = base;
     EXPECT_OK(create_qcow2(disks, "/m/top.qcow2", disk_sectors * sector_size, parameter.variant,
                            BackingReference{"base", "raw"}));
+    auto& image = disks.stores["/m/top.qcow2"]->bytes;
+    std::mt19937_64 random(fail_at);
+    if (parameter.dirty) make_dirty(image, random);
+    const auto judge = [&] {
+        if (!is_dirty(image)) EXPECT_TRUE(is_sound(check_qcow2(disks, "/m/top.qcow2")));
+    };
     auto plan = std::make_shared<FaultPlan>();
     plan->code = parameter.code;
     plan->tear = parameter.tear;
@@ -68,17 +77,21 @@ bool run_with_fault(const Case& parameter, std::uint64_t fail_at) {
         if (i % 4 == 3) {
             again([&] { return target.flush(); });
             model.flushed();
-            EXPECT_TRUE(is_sound(check_qcow2(disks, "/m/top.qcow2")));
+            judge();
         }
+        if (i % 3 == 1) again([&] { return (*chain)->top().work(); });
         if (i == 7) {
             model.begun(1024, 1024, 0);
             again([&] { return target.discard({{1024 * sector_size}, 1024 * sector_size}); });
         }
         if (i % 5 == 2) (void)(*chain)->top().commit(DataState::written);
     }
+    again([&] { return finish_work((*chain)->top()); });
+    EXPECT_FALSE((*chain)->top().has_work());
     again([&] { return (*chain)->top().close(); });
     const bool failed = plan->failed;
 
+    EXPECT_FALSE(is_dirty(image));
     EXPECT_TRUE(is_sound(check_qcow2(disks, "/m/top.qcow2")));
     disks.wrap = nullptr;
     auto reader = disks.chain("qcow2:/m/top.qcow2", false);

@@ -32,6 +32,7 @@ struct Layout {
     const std::uint64_t data_count, tables_count;
     const std::uint64_t l1_at = 1;
     std::uint64_t refcounts_at = 0, blocks_count = 0;
+    bool dirty = false;  // and every refcount 0
 };
 
 // A cluster of such an image, from the specification.
@@ -53,13 +54,15 @@ Bytes cluster_of(const Layout& at, std::uint64_t number) {
         store_be<std::uint64_t>(raw, 24, at.data_count * cluster);
         store_be<std::uint64_t>(raw, 40, at.l1_at * cluster);
         store_be<std::uint64_t>(raw, 48, at.refcounts_at * cluster);
+        store_be<std::uint64_t>(raw, 72, at.dirty ? 1 : 0);
     } else if (number < at.refcounts_at) {
         fill((number - at.l1_at) * table_entries, at.tables_count, at.tables_at(), copied);
     } else if (number < at.blocks_at()) {
         fill((number - at.refcounts_at) * table_entries, at.blocks_count, at.blocks_at(), 0);
     } else if (number < at.tables_at()) {
         const auto first = (number - at.blocks_at()) * block_counts;
-        for (std::uint64_t i = 0; i < block_counts && first + i < at.end(); i++) store_be<std::uint16_t>(raw, i * 2, 1);
+        for (std::uint64_t i = 0; !at.dirty && i < block_counts && first + i < at.end(); i++)
+            store_be<std::uint16_t>(raw, i * 2, 1);
     } else if (number < at.data_at()) {
         fill((number - at.tables_at()) * table_entries, at.data_count, at.data_at(), copied);
     }
@@ -139,7 +142,7 @@ protected:
         EXPECT_OK(image);
         return image ? std::move(*image) : nullptr;
     }
-    const Layout layout_{GetParam() << 40};
+    Layout layout_{GetParam() << 40};
     Watched watched_;
 };
 INSTANTIATE_TEST_SUITE_P(Size, Qcow2Scale, ::testing::Values(1, 16),
@@ -161,6 +164,54 @@ TEST_P(Qcow2Scale, OpeningReadsHeaderL1AndRefcountTableOnly) {
         // The header's first bytes are read twice.
         EXPECT_LE(bytes, layout_.blocks_at() * cluster + 4096);
         EXPECT_TRUE(watched_.written.empty());
+    }
+}
+
+// It is used at once, from past its end; the refcounts follow, in little memory.
+TEST_P(Qcow2Scale, ADirtyOneToo) {
+    layout_.dirty = true;
+    const auto before = memory_in_use();
+    auto image = open(true);
+    ASSERT_TRUE(image);
+    EXPECT_LE(memory_in_use() - before, memory_limit);
+    for (const auto& [number, read] : watched_.bytes_read) EXPECT_LT(number, layout_.blocks_at()) << read;
+    EXPECT_TRUE(watched_.written.empty());
+    ASSERT_TRUE(image->has_work());
+    const auto guest = layout_.data_count / 3;
+    for (int i = 0; i < 3; i++) {
+        ASSERT_OK(image->apply(Change{ChangeKind::zero, {guest * cluster}, cluster, 0, {}}));
+        const auto place = image->reserve({{guest * cluster}, cluster});
+        ASSERT_OK(place);
+        EXPECT_GE(place->host.bytes, layout_.end() * cluster);
+        ASSERT_OK(image->apply(Change{ChangeKind::data, {guest * cluster}, cluster, 0, place->host}));
+        ASSERT_OK(image->commit(DataState::durable));
+        // Of 16 TiB only a piece: it is 128 windows.
+        const auto all = layout_.tables_count + layout_.blocks_count;
+        const auto worked = std::min<std::uint64_t>(all, 1000) / 3;
+        for (std::uint64_t k = 0; k < worked && image->has_work(); k++) ASSERT_OK(image->work());
+        image->recycle();
+        watched_.bytes_read.clear();
+        // The file keeps what was written: not the image's memory.
+        const auto kept = watched_.written.size() * (cluster + 128);
+        EXPECT_LE(memory_in_use() - before, 2 * memory_limit + kept);
+    }
+    if (GetParam() != 1) {
+        EXPECT_TRUE(image->has_work());
+        return;
+    }
+    while (image->has_work()) ASSERT_OK(image->work());
+    ASSERT_OK(image->close());
+    MadeUpFile file(layout_, watched_);
+    Bytes raw(cluster);
+    ASSERT_OK(file.read(0, raw));
+    EXPECT_EQ(load_be<std::uint64_t>(raw, 72), 0u);
+    // Every old cluster has its refcount; that of the discarded one is 0.
+    for (std::uint64_t i = 0; i < layout_.blocks_count; i++) {
+        ASSERT_OK(file.read((layout_.blocks_at() + i) * cluster, raw));
+        for (std::uint64_t k = 0; k < block_counts && i * block_counts + k < layout_.end(); k++) {
+            const auto number = i * block_counts + k;
+            ASSERT_EQ(load_be<std::uint16_t>(raw, k * 2), number == layout_.data_at() + guest ? 0 : 1) << number;
+        }
     }
 }
 

@@ -101,6 +101,34 @@ inline ::testing::AssertionResult is_clean(const Result<CheckReport>& report) {
     return ::testing::AssertionFailure() << report->leaks << " leaks: " << joined(report->messages);
 }
 
+// As a writer with lazy refcounts leaves an image that it could not close.
+inline bool is_dirty(const Bytes& image) {
+    return load_be<std::uint32_t>(image, 4) >= 3 && (load_be<std::uint64_t>(image, 72) & 1) != 0;
+}
+
+// Every refcount is anything, also past the file's end, and some blocks of them are not there.
+inline void make_dirty(Bytes& image, std::mt19937_64& random) {
+    store_be<std::uint64_t>(image, 72, load_be<std::uint64_t>(image, 72) | 1);
+    const auto cluster = std::uint64_t{1} << load_be<std::uint32_t>(image, 20);
+    const auto table = load_be<std::uint64_t>(image, 48);
+    const auto entries = load_be<std::uint32_t>(image, 56) * cluster / 8;
+    const auto how = random() % 3;
+    for (std::uint64_t i = 0; i < entries; i++) {
+        const auto block = load_be<std::uint64_t>(image, table + i * 8);
+        if (block == 0) continue;
+        for (std::uint64_t at = block; at < block + cluster; at++)
+            image[at] = how == 0 ? std::byte{0} : how == 1 ? std::byte{0xff} : static_cast<std::byte>(random());
+        if (random() % 4 == 0) store_be<std::uint64_t>(image, table + i * 8, 0);
+    }
+}
+
+// What opening put off.
+inline Status finish_work(Image& image) {
+    Status done;
+    while (done && image.has_work()) done = image.work();
+    return done;
+}
+
 // A directory where syncs cost nothing.
 inline std::string fast_directory() {
     return std::filesystem::is_directory("/dev/shm") ? "/dev/shm" : "/var/tmp";

@@ -18,6 +18,15 @@ int ended(const Status& status) {
     return status ? 0 : failed(status.error());
 }
 
+Result<std::unique_ptr<LogReader>> open_whole_log(const std::string& directory) {
+    auto log = LogReader::open(directory);
+    if (log && (*log)->header().partial)
+        return Error{Code::invalid, "the log " + directory +
+                                        " was made with a filter (--log-range, --log-ops, --log-size): it does not "
+                                        "have all that was written, and can only be listed and plotted"};
+    return log;
+}
+
 void FilterOptions::add_to(CLI::App& app) {
     app.add_option("-r,--range", range, "only what touches these sectors: FIRST+COUNT, FIRST-LAST, or as 1M+4k");
     app.add_option("-N,--numbers", numbers, "only these requests: 5, 5-9, 5- or -9");
@@ -37,18 +46,8 @@ Result<Filter> FilterOptions::parse() const {
         into = std::move(*parsed);
         return ok();
     };
-    const auto parse_times = [](const std::string& text) -> Result<std::pair<std::uint64_t, std::uint64_t>> {
-        const auto dots = text.find("..");
-        if (dots == std::string::npos) return Error{Code::invalid, "'" + text + "' is not FROM..TO"};
-        const auto from = dots == 0 ? Result<std::uint64_t>(0) : parse_moment(text.substr(0, dots));
-        if (!from) return from.error();
-        const auto to =
-            dots + 2 == text.size() ? Result<std::uint64_t>(UINT64_MAX) : parse_moment(text.substr(dots + 2));
-        if (!to) return to.error();
-        return std::pair(*from, *to);
-    };
-    for (const auto& done : {take(range, parse_sectors_of, filter.range), take(numbers, parse_span, filter.numbers),
-                             take(time, parse_times, filter.times), take(size, parse_span, filter.sizes),
+    for (const auto& done : {take(range, parse_range, filter.range), take(numbers, parse_span, filter.numbers),
+                             take(time, parse_times, filter.times), take(size, parse_sizes, filter.sizes),
                              take(kinds, parse_kinds, filter.kinds), take(flags, parse_flags, filter.flags),
                              take(outcomes, parse_outcomes, filter.outcomes)})
         if (!done) return done.error();
@@ -104,19 +103,19 @@ int explain_ranges(const std::string& device, const std::vector<std::string>& ra
         if (!file) return failed(file.error());
         sectors = file->sectors();
     }
-    std::vector<std::pair<std::uint64_t, std::uint64_t>> wanted;
+    std::vector<Range> wanted;
     for (const auto& text : ranges) {
-        const auto range = parse_sectors_of(text);
+        const auto range = parse_range(text);
         if (!range) return failed(range.error());
-        if (range->first >= sectors || range->second > sectors - range->first)
+        if (range->start >= sectors || range->length > sectors - range->start)
             return failed({Code::invalid, text + ": " + device + " has " + std::to_string(sectors) + " sectors"});
         wanted.push_back(*range);
     }
-    if (wanted.empty()) wanted.emplace_back(0, sectors);
+    if (wanted.empty()) wanted.push_back({0, sectors});
     const auto explainer = open_explainer(device);
     if (!explainer) return failed(explainer.error());
-    for (const auto& [first, count] : wanted)
-        for (const auto& part : (*explainer)->explain(first, count)) {
+    for (const auto& range : wanted)
+        for (const auto& part : (*explainer)->explain(range.start, range.length)) {
             if (json) {
                 const nlohmann::ordered_json object = {
                     {"sector", part.sector}, {"sectors", part.sectors}, {"text", part.text}};

@@ -14,6 +14,9 @@ inline constexpr int exit_bad = 2;  // a check has failed, or none has where one
 int failed(const Error& error);
 int ended(const Status& status);
 
+// A log to be played: Code::invalid if a filter has left something out of it.
+Result<std::unique_ptr<LogReader>> open_whole_log(const std::string& directory);
+
 // The filters as they are given.
 struct FilterOptions {
     std::string range, numbers, time, size, kinds, flags, outcomes;

@@ -36,7 +36,8 @@ int do_import(const LogOptions& options) {
 int list(const LogOptions& options) {
     const auto filter = options.filter.parse();
     if (!filter) return failed(filter.error());
-    const auto log = LogReader::open(options.directory);
+    const bool plays = !options.export_path.empty() || (options.explain && !options.base.empty());
+    const auto log = plays ? open_whole_log(options.directory) : LogReader::open(options.directory);
     if (!log) return failed(log.error());
     if (!options.export_path.empty()) return ended(export_log_writes(**log, options.export_path));
     if (options.summary) {
@@ -91,7 +92,7 @@ int replay_command(int argc, char** argv) {
     app.add_option("--to", to, "the last request that is there; all of them without it");
     app.add_option("--onto", onto, "file or block device, overwritten")->required();
     return run_program(app, argc, argv, [&] {
-        const auto log = LogReader::open(directory);
+        const auto log = open_whole_log(directory);
         if (!log) return failed(log.error());
         if (to != UINT64_MAX && to > (*log)->records().size())
             return failed({Code::invalid, "the log " + directory + " has " + std::to_string((*log)->records().size()) +

@@ -31,8 +31,8 @@ Result<std::vector<std::uint64_t>> parse_numbers(const std::string& text) {
         const auto comma = std::min(text.find(',', at), text.size());
         const auto span = parse_span(text.substr(at, comma - at));
         if (!span) return span.error();
-        if (span->second - span->first > 1'000'000) return Error{Code::invalid, "'" + text + "' is too long a list"};
-        for (auto number = span->first; number <= span->second; number++) numbers.push_back(number);
+        if (span->last - span->first > 1'000'000) return Error{Code::invalid, "'" + text + "' is too long a list"};
+        for (auto number = span->first; number <= span->last; number++) numbers.push_back(number);
         at = comma + 1;
     }
     return numbers;
@@ -197,7 +197,7 @@ void report(const BisectResult& result, const LogReader& log, const Explained* e
 }
 
 int bisect_log(BisectLine& line) {
-    const auto log = LogReader::open(line.directory);
+    const auto log = open_whole_log(line.directory);
     if (!log) return failed(log.error());
     auto points = line.points.parse();
     if (!points) return failed(points.error());
@@ -243,7 +243,7 @@ int crash_command(int argc, char** argv) {
         ->excludes(onto);
     app.add_option("COMMAND", options.command, "behind --: a check of each, with {} for its name");
     return run_program(app, argc, argv, [&] {
-        const auto log = LogReader::open(options.directory);
+        const auto log = open_whole_log(options.directory);
         if (!log) return failed(log.error());
         auto point = crash_point(**log, options.at);
         if (!point) return failed(point.error());

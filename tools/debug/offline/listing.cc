@@ -2,9 +2,7 @@
 #include "tools/debug/offline/listing.h"
 
 #include <algorithm>
-#include <charconv>
 #include <cinttypes>
-#include <cmath>
 #include <cstdio>
 #include <cstring>
 #include <ctime>
@@ -16,27 +14,6 @@ namespace {
 
 Error not_a(const std::string& what, const std::string& text, const std::string& say) {
     return {Code::invalid, "'" + text + "' is not " + what + "; say " + say};
-}
-
-std::optional<std::uint64_t> number(const std::string& text) {
-    std::uint64_t value = 0;
-    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-    if (text.empty() || error != std::errc() || end != text.data() + text.size()) return std::nullopt;
-    return value;
-}
-
-// Sectors; with a unit: bytes, to be whole sectors.
-std::optional<std::uint64_t> sectors(std::string text) {
-    if (text.empty()) return std::nullopt;
-    constexpr std::string_view units = "kmgt";
-    const auto unit = units.find(static_cast<char>(std::tolower(static_cast<unsigned char>(text.back()))));
-    const bool bytes = text.back() == 'b' || text.back() == 'B';
-    if (unit == std::string_view::npos && !bytes) return number(text);
-    text.pop_back();
-    const auto value = number(text);
-    const auto shift = bytes ? 0 : 10 * (unit + 1);
-    if (!value || *value > (UINT64_MAX >> shift) || (*value << shift) % sector_bytes != 0) return std::nullopt;
-    return (*value << shift) / sector_bytes;
 }
 
 template <typename Take>
@@ -72,51 +49,11 @@ std::string wall_clock(std::uint64_t ns) {
 }  // namespace
 
 bool Filter::takes(const Record& record) const {
-    const auto in = [](const auto& span, std::uint64_t value) {
-        return !span || (value >= span->first && value <= span->second);
-    };
     if (!kinds.empty() && kinds.count(record.op) == 0) return false;
     if (!outcomes.empty() && outcomes.count(record.outcome) == 0) return false;
     if ((record.flags & flags) != flags) return false;
-    if (!in(numbers, record.number) || !in(times, record.time) || !in(sizes, record.sectors)) return false;
-    if (!range) return true;
-    return record.sectors > 0 && record.sector < range->first + range->second && range->first < record.end_sector();
-}
-
-Result<std::pair<std::uint64_t, std::uint64_t>> parse_sectors_of(const std::string& text) {
-    const auto wrong = not_a("a range", text, "FIRST+COUNT, FIRST-LAST or FIRST, in sectors, or as 1M+4k");
-    const auto sign = text.find_first_of("+-");
-    const auto first = sectors(text.substr(0, sign));
-    if (!first) return wrong;
-    if (sign == std::string::npos) return std::pair(*first, std::uint64_t{1});
-    const auto second = sectors(text.substr(sign + 1));
-    if (!second || (text[sign] == '-' && *second < *first)) return wrong;
-    const auto count = text[sign] == '+' ? *second : *second - *first + 1;
-    if (count == 0 || count > INT64_MAX || *first > INT64_MAX) return wrong;
-    return std::pair(*first, count);
-}
-
-Result<std::pair<std::uint64_t, std::uint64_t>> parse_span(const std::string& text) {
-    const auto wrong = not_a("a span of numbers", text, "5, 5-9, 5- or -9");
-    const auto sign = text.find('-');
-    const auto first = sign == 0 ? std::optional<std::uint64_t>(0) : number(text.substr(0, sign));
-    if (!first || text == "-") return wrong;
-    if (sign == std::string::npos) return std::pair(*first, *first);
-    const auto last = sign + 1 == text.size() ? std::optional(UINT64_MAX) : number(text.substr(sign + 1));
-    if (!last || *last < *first) return wrong;
-    return std::pair(*first, *last);
-}
-
-Result<std::uint64_t> parse_moment(const std::string& text) {
-    double value = 0;
-    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-    const std::string unit(end, text.data() + text.size());
-    const std::array<std::pair<const char*, double>, 5> units = {
-        {{"", 1e9}, {"s", 1e9}, {"ms", 1e6}, {"us", 1e3}, {"ns", 1}}};
-    for (const auto& [name, factor] : units)
-        if (error == std::errc() && unit == name && value >= 0 && value * factor < 9e18)
-            return static_cast<std::uint64_t>(std::llround(value * factor));
-    return not_a("a time", text, "1.5s, 20ms, 300us or 7ns");
+    if (!numbers.has(record.number) || !times.has(record.time) || !sizes.has(record.sectors)) return false;
+    return !range || (record.sectors > 0 && range->overlaps({record.sector, record.sectors}));
 }
 
 Result<std::set<Op>> parse_kinds(const std::string& text) {

@@ -1,0 +1,153 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0-or-later
+# Crashes of the host, all of them that a log of the destination's writes holds, in a
+# VM: dm-log-writes below an image that is written to, with fsyncs. At every flush, at
+# every acknowledged fsync and at points between, what a crash could leave is made, with
+# parts of what was not yet durable: the image has to check clean (leaks allowed), and
+# what was acknowledged has to be there. Judges: our checker, qemu-img, ext4's recovery.
+#
+# vm-long: --kernel 6.1 --timeout 3000
+# Functions are called through "check", too.
+# shellcheck disable=SC2317
+set -uo pipefail
+# shellcheck source=tests/vm/lib.sh
+. "$(dirname "$0")/../vm/lib.sh"
+
+acked=${DMU_ACKED:-/src/build/release/tests/dmu-acked}
+work=/tmp/log-writes
+rounds=${DMU_ROUNDS:-6}
+samples=${DMU_SAMPLES:-2}
+size=32 # MiB of the disk
+device_size=96
+seed=${DMU_SEED:-$RANDOM}
+loops=()
+
+clean_up() {
+	umount $work/mnt 2>/dev/null
+	dmsetup remove logged 2>/dev/null
+	[ ${#loops[@]} -eq 0 ] || losetup -d "${loops[@]}" 2>/dev/null
+}
+trap clean_up EXIT
+
+loop() { # FILE: $loop is its device
+	loop=$(losetup -f --show "$1") && loops+=("$loop")
+}
+
+# What is tried: the image lies on the device itself, or in a file system on it.
+make_image() { # KIND
+	case $1 in
+	*-device) qemu-img create -q -f qcow2 $work/logged.dev ${size}M ;;
+	qcow2-*) qemu-img create -q -f qcow2 $work/mnt/image ${size}M ;;
+	vmdk-*) qemu-img create -q -f vmdk $work/mnt/image ${size}M ;;
+	esac
+}
+
+prepare_device() { # KIND
+	rm -rf $work/logged.* $work/log
+	truncate -s ${device_size}M $work/logged.dev
+	truncate -s 512M $work/logged.writes
+	case $1 in
+	*-device) make_image "$1" && truncate -s ${device_size}M $work/logged.dev ;;
+	*) mkfs.ext4 -q -E lazy_itable_init=0,lazy_journal_init=0 $work/logged.dev &&
+		mount -o loop $work/logged.dev $work/mnt && make_image "$1" && umount $work/mnt ;;
+	esac || return
+	cp --sparse=always $work/logged.dev $work/logged.base
+	loop $work/logged.dev && local device=$loop
+	loop $work/logged.writes
+	dmsetup create logged --table "0 $((device_size * 2048)) log-writes $device $loop"
+	[[ $1 == *-device ]] || mount /dev/mapper/logged $work/mnt
+}
+
+image_of() { # KIND
+	case $1 in
+	qcow2-device) echo qcow2:/dev/mapper/logged ;;
+	# By itself it takes no leases.
+	vmdk-file) echo "vmdk;lease-ahead=yes:$work/mnt/image" ;;
+	*) echo "${1%%-*}:$work/mnt/image" ;;
+	esac
+}
+
+workload() { # KIND
+	xen-dmu attach "$(image_of "$1")" --name w || return
+	"$acked" write /dev/mapper/w --seed "$seed" --rounds "$rounds" --sectors $((size * 2048)) \
+		--mark 'dmsetup message logged 0 mark' || return
+	xen-dmu detach w || return
+	mountpoint -q $work/mnt && { umount $work/mnt || return; }
+	dmsetup remove --retry logged && losetup -d "${loops[@]}" && loops=()
+	dmu-debug log $work/log --import $work/logged.writes --base $work/logged.base
+}
+
+# --- what a crash has left ---------------------------------------------------------
+
+# The last fsync that the log says was acknowledged before this point.
+acknowledged() { # POINT
+	dmu-debug log $work/log -k mark -N "-$1" | sed -n 's/.*"\([0-9]*\)".*/\1/p' | tail -n 1
+}
+
+judge_image() { # KIND IMAGE ACKED
+	local format=${1%%-*} status
+	dmu-img check --quiet "$format:$2"
+	status=$?
+	[ $status -eq 0 ] || [ $status -eq 3 ] || { echo "our checker: status $status" && return 1; }
+	qemu-img check -q -f "$format" "$2"
+	status=$?
+	[ $status -eq 0 ] || [ $status -eq 3 ] || { echo "qemu-img check: status $status" && return 1; }
+	qemu-img convert -f "$format" -O raw "$2" $work/raw &&
+		"$acked" check $work/raw --seed "$seed" --rounds "$rounds" --sectors $((size * 2048)) --acked "$3"
+}
+
+# Runs for each result: log-writes.sh judge KIND ACKED IMAGE.
+judge() { # KIND ACKED DEVICE-IMAGE
+	local status=0
+	if [[ $1 == *-device ]]; then
+		judge_image "$1" "$3" "$2"
+		return
+	fi
+	mount -o loop "$3" $work/crashed || return
+	judge_image "$1" $work/crashed/image "$2" || status=1
+	umount $work/crashed || status=1
+	return $status
+}
+
+# Flushes, marks, and every fifth of what is left.
+points() {
+	dmu-debug log $work/log | awk '$3 == "flush" || $3 == "mark" || /FUA/ { print $1; next } ++n % 5 == 0 { print $1 }'
+}
+
+crash_everywhere() { # KIND
+	local point done_points=0 acked_there bad=0
+	mapfile -t all < <(points)
+	for point in "${all[@]}"; do
+		acked_there=$(acknowledged "$point")
+		if ! dmu-debug crash $work/log --at "$point" --base $work/logged.base --sample "$samples" --seed "$point" -- \
+			bash "$0" judge "$1" "${acked_there:-0}" {} >$work/crash.out 2>&1; then
+			echo "# $1: a crash at $point, $acked_there acknowledged"
+			tail -n 20 $work/crash.out | sed 's/^/# /'
+			[ $((++bad)) -lt 5 ] || break
+		fi
+		done_points=$((done_points + 1))
+	done
+	echo "# $1: seed $seed, $(dmu-debug log $work/log | wc -l) requests, $done_points points, up to $samples results each"
+	[ $bad -eq 0 ] && [ $done_points -gt "$rounds" ]
+}
+
+try() { # KIND
+	check "$1: an image on a device whose writes are logged" prepare_device "$1" || return
+	check "$1: $rounds rounds of writes, each acknowledged" workload "$1" || return
+	check "$1: the log tells of all of them" test "$(acknowledged 1000000)" = "$rounds" || return
+	if crash_everywhere "$1"; then pass "$1: after every crash the image is whole and what was acknowledged is there"; else
+		fail "$1: after every crash the image is whole and what was acknowledged is there"
+	fi
+}
+
+if [ "${1:-}" = judge ]; then
+	seed=$DMU_SEED
+	judge "$2" "$3" "$4"
+	exit
+fi
+export DMU_SEED=$seed DMU_ROUNDS=$rounds
+mkdir -p $work/mnt $work/crashed
+modprobe -a dm-mod loop dm-log-writes dm-userspace || exit 1
+[ $# -gt 0 ] || set -- qcow2-device qcow2-file vmdk-file
+for kind; do try "$kind"; done
+finish
