@@ -128,7 +128,8 @@ test_thin() {
 	job=$!
 	check "thin: writes" flushed_writes thin-a
 	touch $work/enough
-	check "thin: the other was filled and emptied" wait $job
+	wait $job
+	check "thin: the other was filled and emptied" test $? -eq 0
 	pool_off && over
 	check "thin: has what was flushed, and nothing of others" crashes after_thin
 }
