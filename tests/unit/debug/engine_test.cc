@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include <gmock/gmock.h>
 
+#include <unistd.h>
+
 #include <filesystem>
 
 #include "tests/unit/debug/bench.h"
@@ -393,7 +395,8 @@ TEST_F(EngineTest, DataOfTheStoppedWriteIsFetched) {
 class LoggedEngineTest : public EngineTest {
 protected:
     void SetUp() override {
-        directory = testing::TempDir() + "/debug_engine_log";
+        // Tests of one program run side by side.
+        directory = testing::TempDir() + "/debug_engine_log" + std::to_string(getpid());
         std::filesystem::remove_all(directory);
     }
     void TearDown() override { std::filesystem::remove_all(directory); }

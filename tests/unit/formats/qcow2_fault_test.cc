@@ -50,7 +50,9 @@ bool run_with_fault(const Case& parameter, std::uint64_t fail_at) {
     std::mt19937_64 random(fail_at);
     if (parameter.dirty) make_dirty(image, random);
     const auto judge = [&] {
-        if (!is_dirty(image)) EXPECT_TRUE(is_sound(check_qcow2(disks, "/m/top.qcow2")));
+        if (!is_dirty(image)) {
+            EXPECT_TRUE(is_sound(check_qcow2(disks, "/m/top.qcow2")));
+        }
     };
     auto plan = std::make_shared<FaultPlan>();
     plan->code = parameter.code;

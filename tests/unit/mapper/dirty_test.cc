@@ -128,8 +128,9 @@ TEST(Dirty, KillsWhileItIsMade) {
     EXPECT_TRUE(disk->target().refusals().empty());
     EXPECT_TRUE(disk->close());
     EXPECT_EQ(place.check("a.qcow2", "qcow2").corruptions, 0u);
-    for (unsigned i = 0; i < 20; ++i)
-        EXPECT_EQ(TestDisk(kernel, setup_for("qcow2:" + path, false)).read(i * 256, 1), pattern(512, i));
+    TestDisk again(kernel, setup_for("qcow2:" + path, false));
+    ASSERT_TRUE(again) << again.error().message;
+    for (unsigned i = 0; i < 20; ++i) EXPECT_EQ(again.read(i * 256, 1), pattern(512, i));
 }
 
 }  // namespace
