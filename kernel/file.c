@@ -231,6 +231,9 @@ int dmu_file_try(struct dmu_io *io)
 		return false;
 	if (list && (!bio_list_empty(&list[0]) || !bio_list_empty(&list[1])))
 		return false;
+	/* A file system in a transaction of its own (ext4 that zeroes inode tables) must not begin another's. */
+	if (current->journal_info)
+		return false;
 	/* The submitter's limit is on its own files: a device has none, but this file would. */
 	if (write && rlimit(RLIMIT_FSIZE) != RLIM_INFINITY)
 		return false;

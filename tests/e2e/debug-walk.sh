@@ -5,7 +5,7 @@
 # recovery. With --out DIR of tests/vm/run what was said to each command goes there, to
 # renew the page.
 #
-# vm: --kernel 6.1 --timeout 500
+# vm: --kernel 6.1 --timeout 1000
 # vm-long: --kernel 6.12 --timeout 500
 set -uo pipefail
 # shellcheck source=tests/vm/lib.sh

@@ -5,7 +5,7 @@
 # seen from the device below; breakpoints by script, pipe and JSON; its end, and its
 # death under I/O.
 #
-# vm: --kernel 6.1 --timeout 300
+# vm: --kernel 6.1 --timeout 900
 # vm-long: --kernel 6.12 --timeout 300
 
 # Functions are called through "check" and "wait_for", too.

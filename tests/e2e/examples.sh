@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 # tools/examples in a VM, beside the kernel's own targets: null, linear, stripe, cow, thin.
 #
-# vm: --kernel 6.1 --timeout 600
+# vm: --kernel 6.1 --timeout 1200
 # vm-long: --kernel 6.12 --timeout 600
 #
 # Functions are called through "check", too.

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 # tools/examples/mirror in a VM: beside dm-mirror, with legs that fail and come back, crashes, stale legs.
 #
-# vm: --kernel 6.1 --timeout 600
+# vm-long: --kernel 6.1 --timeout 1200
 # vm-long: --kernel 6.12 --timeout 600
 #
 # Functions are called through "check", too.
