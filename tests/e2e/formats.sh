@@ -161,8 +161,8 @@ try_transactions() {
 	qemu-img create -q -f qcow2 /vm/t.img $size && device=$(xen-dmu attach qcow2:/vm/t.img --name f) &&
 		mke2fs -q -F -t ext4 -b 1024 -N 16384 -E lazy_itable_init=1 "$device" && mkdir -p /mnt/t &&
 		mount -o init_itable=0 "$device" /mnt/t || { fail 'transactions: prepare' && return; }
-	zeroed() { ! dumpe2fs "$device" 2>/dev/null | grep '^Group' | grep -qv ITABLE_ZEROED; }
-	check 'transactions: ext4 zeroes its inode tables' wait_for 60 zeroed
+	# It begins within five seconds.
+	for _ in $(seq 16); do sleep 0.5 && date >>/mnt/t/file; done
 	umount /mnt/t && check 'transactions: e2fsck finds nothing' e2fsck -fn "$device"
 	xen-dmu detach f && rm -f /vm/t.img
 }
@@ -251,7 +251,7 @@ elif [ -n "${DMU_XEN:-}" ]; then
 	for kind in qcow2-compressed qcow2-data-file qcow2-over-vmdk vmdk-split; do try_in_guest "$kind"; done
 	check 'the guest ends' guest_stop f
 else
-	[ $# -gt 0 ] || try_transactions
+	try_transactions
 	for kind in $kinds; do try_local "$kind"; done
 fi
 check_clean 'nothing is left'
