@@ -5,8 +5,8 @@
 # written is read back by qemu-img with the key, plain text is never on disk, no
 # key is ever to be seen, and a mapper that is killed loses nothing.
 #
-# vm: --kernel 6.1 --timeout 600
-# vm-long: --kernel 6.12 --timeout 600
+# vm: --kernel 6.1 --timeout 1200
+# vm-long: --kernel 6.12 --timeout 1200
 # Functions are called through "check", too.
 # shellcheck disable=SC2317
 set -u

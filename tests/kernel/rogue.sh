@@ -3,8 +3,8 @@
 # Mappers that misbehave, in a VM: they harm nothing but their own device. What
 # waits for them ends as it was said to, a neighbour's data are right meanwhile.
 #
-# vm: --kernel 6.1 --timeout 400
-# vm-long: --kernel 6.12 --timeout 400
+# vm: --kernel 6.1 --timeout 900
+# vm-long: --kernel 6.12 --timeout 900
 #
 # Functions are called through "check", too.
 # shellcheck disable=SC2317

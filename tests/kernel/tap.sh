@@ -3,8 +3,8 @@
 # Mirrors, requests that come back to the mapper, and flushes that it is asked for,
 # in a VM: with a small mapper that writes down what it is told.
 #
-# vm: --kernel 6.1 --timeout 300
-# vm: --kernel 6.12 --timeout 300
+# vm: --kernel 6.1 --timeout 900
+# vm: --kernel 6.12 --timeout 900
 set -uo pipefail
 # shellcheck source=tests/vm/lib.sh
 . "$(dirname "$0")/../vm/lib.sh"
