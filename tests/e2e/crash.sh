@@ -4,7 +4,8 @@
 # The whole host dies under a guest that writes, five times at random moments:
 # the image is whole, and what the guest had flushed is there.
 #
-# host
+# host: 1
+# host-long: 5
 set -u
 here=$(cd "$(dirname "$0")" && pwd)
 vm=$here/../vm/run

@@ -6,9 +6,10 @@
 # taken away and given back; then qemu-img reads it and checks it. Kinds that are
 # named are, under Xen, all disks of one guest, which reboots (formats-guests.sh).
 #
-# vm: --kernel 6.1 --timeout 1500
-# vm: --kernel xen --timeout 900
-# vm-long: --kernel 6.12 --timeout 900
+# vm: --kernel 6.1 --timeout 1200 -- qcow2 qcow2-compressed qcow2-subclusters qcow2-data-file qcow2-over-vmdk vmdk-split vmdk-late
+# vm-long: --kernel 6.1 --timeout 2400
+# vm-long: --kernel xen --timeout 1800
+# vm-long: --kernel 6.12 --timeout 2400
 # Functions are called through "check", too.
 # shellcheck disable=SC2317
 set -u

@@ -5,7 +5,7 @@
 # alone: the installed examples, and the program in the head of dmu.h. What the
 # library exports is what its version script says, and each function has a page.
 #
-# host
+# host:
 set -u
 here=$(cd "$(dirname "$0")" && pwd)
 stage=${DMU_STAGE:-$here/../../build/stage}

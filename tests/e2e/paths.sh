@@ -102,7 +102,7 @@ on_tmpfs() {
 	mkdir -p /ram && mount -t tmpfs -o size=256M ram /ram || return
 	xen-dmu create qcow:/ram/disk.qcow 64M &&
 		device=$(xen-dmu attach qcow:/ram/disk.qcow --name ram) || return
-	fio --name=ram --filename="$device" --rw=randwrite --bs=4k --size=16M --ioengine=libaio --iodepth=16 \
+	fio --name=ram --filename="$device" --rw=randwrite --bs=4k --size=4M --ioengine=libaio --iodepth=16 \
 		--direct=1 --verify=crc32c --verify_fatal=1 --fsync=256 --output=/var/tmp/fio.ram || { cat /var/tmp/fio.ram; return 1; }
 	dd if="$device" bs=64k iflag=direct status=none >/var/tmp/ram.raw || return
 	xen-dmu detach ram && xen-dmu check qcow:/ram/disk.qcow || return

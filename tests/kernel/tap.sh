@@ -3,7 +3,7 @@
 # Mirrors, requests that come back to the mapper, and flushes that it is asked for,
 # in a VM: with a small mapper that writes down what it is told.
 #
-# vm: --kernel 6.1 --timeout 900
+# vm-long: --kernel 6.1 --timeout 900
 # vm: --kernel 6.12 --timeout 900
 set -uo pipefail
 # shellcheck source=tests/vm/lib.sh

@@ -3,8 +3,9 @@
 # The kernel target against fio's verification, in a VM: with a small mapper over
 # block devices, ext4, XFS and tmpfs, killed, suspended, invalidated, resized.
 #
-# vm: --kernel 6.1 --timeout 1800
-# vm-long: --kernel 6.12 --timeout 1200
+# vm: --kernel 6.1 --timeout 1200 -- store:ext4 suspend death discard malformed limit fuzz
+# vm-long: --kernel 6.1 --timeout 2400
+# vm-long: --kernel 6.12 --timeout 2400
 set -uo pipefail
 # shellcheck source=tests/vm/lib.sh
 . "$(dirname "$0")/../vm/lib.sh"
