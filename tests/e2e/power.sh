@@ -4,8 +4,8 @@
 # all that was written below them (dm-log-writes), with any part of what no flush had
 # made durable (dmu-debug crash).
 #
-# vm-long: --kernel 6.1 --timeout 600
-# vm-long: --kernel 6.12 --timeout 600
+# vm-long: --kernel 6.1 --timeout 1200
+# vm-long: --kernel 6.12 --timeout 1200
 #
 # Functions are called through "check" and "crashes", too.
 # shellcheck disable=SC2317
