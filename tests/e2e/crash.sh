@@ -1,8 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-or-later
 #
-# The whole host dies under a guest that writes, five times at random moments:
-# the image is whole, and what the guest had flushed is there.
+# The whole host dies under a guest that writes, at random moments (five under
+# --long, else one): the image is whole, and what the guest had flushed is there.
 #
 # host: 1
 # host-long: 5
