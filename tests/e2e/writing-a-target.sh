@@ -6,23 +6,13 @@
 #
 # host-long:
 set -u
+# shellcheck source=tests/vm/lib.sh
+. "$(dirname "$0")/../vm/lib.sh"
 here=$(cd "$(dirname "$0")" && pwd)
 repo=$(realpath "$here/../..")
 stage=${DMU_STAGE:-$repo/build/stage}
 work=$(mktemp -d)
 trap 'kill $(jobs -p) 2>/dev/null; rm -rf "$work"' EXIT
-bad=0
-
-check() { # NAME COMMAND...
-	if "${@:2}" >"$work/log" 2>&1; then
-		echo "ok $1"
-	else
-		echo "not ok $1"
-		sed 's/^/  /' "$work/log"
-		bad=1
-	fi
-}
-
 # The indented lines that follow a paragraph of the page.
 said() { # WORDS-OF-THE-PARAGRAPH
 	awk -v p="$1" '!on && index($0, p) { on = 1; next } on && /^    / { print substr($0, 5); seen = 1; next } seen && /./ { exit }' \
@@ -100,8 +90,6 @@ if [ "${1:-}" = --in-vm ]; then
 	check 'the page: a target in the rig' in_the_rig
 	check 'the page: on a machine' on_a_machine
 	check 'the page: turned around' turned
-	exit $bad
+	finish
 fi
-check 'the page: null and its change build' prepare || exit 1
-[ $bad -eq 0 ] && "$here/../vm/run" --share "$work/page:page" -- "$0" --in-vm || bad=1
-exit $bad
+check 'the page: null and its change build' prepare && "$here/../vm/run" --share "$work/page:page" -- "$0" --in-vm
