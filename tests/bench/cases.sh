@@ -8,6 +8,9 @@
 # of their own: nullb0 with the file system, nullb1 and nullb2 bare.
 set -u
 
+# shellcheck source=tests/bench/common.bash
+. "$(dirname "$0")/common.bash"
+
 fs=$1
 shift
 mapper=${DMU_TEST_MAPPER:-/src/build/release/tests/dmu-test-mapper}
@@ -94,51 +97,18 @@ end_ours() {
 
 # --- figures -----------------------------------------------------------------
 
-fio_json() { # DEVICE ARGUMENT...
-	local device=$1
-	shift
-	# One CPU: what udev does would be counted in.
-	udevadm settle
-	case $device in
-	/dev/*) [ -b "$device" ] || return ;;
-	esac
-	fio --name=m --filename="$device" --direct=1 --ioengine=libaio --randseed=1 --output-format=json "$@"
-}
-
-per_request() { # fio's JSON on standard input
-	jq '.jobs[0] | (.read.iops + .write.iops) as $iops | if $iops > 0 then 1e9 / $iops | floor else 0 end'
-}
-
 small() { # CASE DEVICE PATH [SIZE-IN-MIB]
 	local depth rw
 	for depth in 1 32; do
 		for rw in read write; do
-			emit "$1-$rw-$depth" "$2" "$(fio_json "$3" --rw=rand$rw --bs=4k --iodepth=$depth --size="${4:-$size}M" \
-				--number_ios="${count:-4000}" --norandommap | per_request)"
+			emit "$1-$rw-$depth" "$2" "$(random_requests "$3" $rw $depth "${4:-$size}M" "${count:-4000}")"
 		done
 	done
 }
 
-# 4 KiB into each 64 KiB once, in an order that is always the same.
-make_pattern() { # DEVICE
-	{
-		echo "fio version 2 iolog"
-		echo "$1 add"
-		echo "$1 open"
-		seq 0 $((requests - 1)) | shuf --random-source=<(yes) |
-			awk -v device="$1" '{ printf "%s write %d 4096\n", device, $1 * 65536 + ($1 % 16) * 4096 }'
-		echo "$1 close"
-	} >/tmp/pattern
-}
-
-# What the mapper does of it after the last request has ended: nanoseconds it ran.
-mapper_time() { # PID
-	cat /proc/"$1"/task/*/schedstat 2>/dev/null | awk '{ sum += $1 } END { print sum + 0 }'
-}
-
 first_writes() { # CASE DEVICE PATH DEPTH [MAPPER-PID]
 	local value start=0 before after
-	make_pattern "$3"
+	first_write_pattern "$3" $requests >/tmp/pattern
 	[ -z "${5:-}" ] || start=$(mapper_time "$5")
 	value=$(fio_json "$3" --read_iolog=/tmp/pattern --replay_no_stall=1 --iodepth="$4" | per_request)
 	if [ -n "${5:-}" ]; then
@@ -304,7 +274,7 @@ case_sequential() {
 
 fsyncs() { # DEVICE PATH
 	local began
-	make_pattern "$2"
+	first_write_pattern "$2" $requests >/tmp/pattern
 	awk -v n=256 '/ write / { if (n-- > 0) { print; print $1 " datasync 0 0" } next } { print }' /tmp/pattern >/tmp/synced
 	began=$(fio_json "$2" --read_iolog=/tmp/synced --replay_no_stall=1 --iodepth=1 | per_request)
 	emit fsync "$1" "$began"

@@ -12,6 +12,8 @@
 set -u
 
 repo=$(cd "$(dirname "$0")/../.." && pwd)
+# shellcheck source=tests/bench/common.bash
+. "$repo/tests/bench/common.bash"
 size=64 # MiB
 work=/tmp/bench
 columns=("read 1" "read 32" "write 1" "write 32")
@@ -37,7 +39,7 @@ print_table() { # FIGURES
 	for row in "${rows[@]}"; do
 		line="| $(title "$row") |"
 		for column in "${columns[@]}"; do
-			line+=" $(awk -v k="$row $column" '$1 " " $2 " " $3 == k { v = $4 } END { print v ? v : "-" }' "$1") |"
+			line+=" $(figure "$1" "$row $column") |"
 		done
 		echo "$line"
 	done
@@ -47,12 +49,7 @@ host() {
 	local out kernel=6.12 status=0
 	[ "${1:-}" != --kernel ] || kernel=$2
 	out=$(mktemp -d)
-	"$repo/tests/vm/run" --kernel "$kernel" --icount --mem 3072 --timeout 900 --out "$out" -- \
-		tests/bench/debugger.sh --in-vm </dev/null >"$out/output" 2>&1 || status=$?
-	if [ $status -ne 0 ] || [ ! -s "$out/figures" ]; then
-		tail -n 30 "$out/output" >&2
-		echo "$0: the VM ended with status $status" >&2
-	fi
+	in_bench_vm "$kernel" 900 "$out" tests/bench/debugger.sh --in-vm || status=$?
 	echo "instructions per request of 4 KiB, Linux $kernel"
 	print_table "$out/figures"
 	rm -rf "$out"
@@ -67,10 +64,7 @@ measure() { # ROW DEVICE
 	local column kind depth value
 	for column in "${columns[@]}"; do
 		read -r kind depth <<<"$column"
-		udevadm settle
-		value=$(fio --name=m --filename="$2" --direct=1 --ioengine=libaio --iodepth="$depth" --randseed=1 --rw="rand$kind" \
-			--bs=4k --size=${size}M --number_ios=4000 --norandommap --output-format=json |
-			jq '.jobs[0] | (.read.iops + .write.iops) as $iops | if $iops > 0 then 1e9 / $iops | floor else 0 end')
+		value=$(random_requests "$2" "$kind" "$depth" ${size}M)
 		echo "# $1 $column $value"
 		[[ $value =~ ^[1-9][0-9]*$ ]] && echo "$1 $column $value" >>/out/figures || failed=1
 	done

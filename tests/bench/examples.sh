@@ -13,6 +13,8 @@
 set -u
 
 repo=$(cd "$(dirname "$0")/../.." && pwd)
+# shellcheck source=tests/bench/common.bash
+. "$repo/tests/bench/common.bash"
 examples=$repo/tools/examples
 build=${DMU_BUILD:-/src/build/release}
 size=64 # MiB
@@ -69,7 +71,7 @@ peer() { # EXAMPLE
 row() { # TITLE LINES WHO FIGURES [EXAMPLE]
 	local what line="| $1 | $2 |"
 	for what in read write first; do
-		line+=" $(awk -v k="${5:-$1} $3 $what" '$1 " " $2 " " $3 == k { v = $4 } END { print v ? v : "-" }' "$4") |"
+		line+=" $(figure "$4" "${5:-$1} $3 $what") |"
 	done
 	echo "$line"
 }
@@ -78,12 +80,7 @@ host() {
 	local out kernel=6.12 status=0
 	[ "${1:-}" != --kernel ] || { kernel=$2 && shift 2; }
 	out=$(mktemp -d)
-	"$repo/tests/vm/run" --kernel "$kernel" --icount --mem 3072 --timeout 1200 --out "$out" -- \
-		tests/bench/examples.sh --in-vm "$@" </dev/null >"$out/output" 2>&1 || status=$?
-	if [ $status -ne 0 ] || [ ! -s "$out/figures" ]; then
-		tail -n 30 "$out/output" >&2
-		echo "$0: the VM ended with status $status" >&2
-	fi
+	in_bench_vm "$kernel" 1200 "$out" tests/bench/examples.sh --in-vm "$@" || status=$?
 	echo "instructions per request of 4 KiB, Linux $kernel"
 	print_table "$out/figures"
 	rm -rf "$out"
@@ -100,36 +97,18 @@ emit() { # EXAMPLE WHO WHAT INSTRUCTIONS
 	echo "$*" >>/out/figures
 }
 
-fio_json() { # DEVICE ARGUMENT...
-	udevadm settle
-	fio --name=m --filename="$1" --direct=1 --ioengine=libaio --iodepth=1 --randseed=1 --output-format=json "${@:2}"
-}
-
-per_request() {
-	jq '.jobs[0] | (.read.iops + .write.iops) as $iops | if $iops > 0 then 1e9 / $iops | floor else 0 end'
-}
-
 warm() { # EXAMPLE WHO DEVICE
 	local what
 	dd if=/dev/urandom of="$3" bs=1M count=$size oflag=direct status=none
 	for what in read write; do
-		emit "$1" "$2" $what "$(fio_json "$3" --rw=rand$what --bs=4k --size=${size}M --number_ios=4000 --norandommap | per_request)"
+		emit "$1" "$2" $what "$(random_requests "$3" $what 1 ${size}M)"
 	done
 }
 
-mapper_time() { cat /proc/"$1"/task/*/schedstat 2>/dev/null | awk '{ sum += $1 } END { print sum + 0 }'; }
-
 first() { # EXAMPLE WHO DEVICE [PID]
 	local count=$((size * 16)) value before
-	{
-		echo "fio version 2 iolog"
-		echo "$3 add"
-		echo "$3 open"
-		seq 0 $((count - 1)) | shuf --random-source=<(yes) |
-			awk -v d="$3" '{ printf "%s write %d 4096\n", d, $1 * 65536 + ($1 % 16) * 4096 }'
-		echo "$3 close"
-	} >$work/pattern
-	value=$(fio_json "$3" --read_iolog=$work/pattern --replay_no_stall=1 | per_request)
+	first_write_pattern "$3" $count >$work/pattern
+	value=$(fio_json "$3" --iodepth=1 --read_iolog=$work/pattern --replay_no_stall=1 | per_request)
 	if [ -n "${4:-}" ]; then
 		# One CPU: what it ran meanwhile is in the figure.
 		before=$(mapper_time "$4")

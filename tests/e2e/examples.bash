@@ -87,6 +87,16 @@ crash() { # KEY...
 	for key in "$@"; do ! dmsetup info "$key" >/dev/null 2>&1 || return; done
 }
 
+run_tests() { # NAME...: test_NAME of each
+	local name begun
+	for name in "$@"; do
+		begun=$SECONDS
+		"test_$name"
+		echo "# $name took $((SECONDS - begun)) s"
+	done
+	finish
+}
+
 drop_caches() { sync && echo 3 >/proc/sys/vm/drop_caches; }
 
 same() { # DEVICE DEVICE [BYTES]

@@ -182,9 +182,4 @@ test_thin_crash() {
 
 prepare 4 || fail "modules"
 [ $# -gt 0 ] || set -- null linear stripe cow thin
-for name in "$@"; do
-	begun=$SECONDS
-	"test_$name"
-	echo "# $name took $((SECONDS - begun)) s"
-done
-finish
+run_tests "$@"

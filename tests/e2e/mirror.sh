@@ -183,9 +183,4 @@ crash_unmade() { kill_hard; }
 prepare 4 || fail "modules"
 for leg in 0 1; do dmsetup create leg$leg --table "$(leg_table $leg good)"; done
 [ $# -gt 0 ] || set -- plain legs crash stale
-for name in "$@"; do
-	begun=$SECONDS
-	"test_$name"
-	echo "# $name took $((SECONDS - begun)) s"
-done
-finish
+run_tests "$@"

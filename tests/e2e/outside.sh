@@ -7,26 +7,16 @@
 #
 # host:
 set -u
+# shellcheck source=tests/vm/lib.sh
+. "$(dirname "$0")/../vm/lib.sh"
 here=$(cd "$(dirname "$0")" && pwd)
 stage=${DMU_STAGE:-$here/../../build/stage}
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-bad=0
-
-check() { # NAME COMMAND...
-	if "${@:2}" >"$work/log" 2>&1; then
-		echo "ok $1"
-	else
-		echo "not ok $1"
-		sed 's/^/  /' "$work/log"
-		bad=1
-	fi
-}
-
 pc=$(find "$stage" -name libdmu.pc 2>/dev/null | head -n 1)
 if [ -z "$pc" ]; then
-	echo "not ok outside: there is no libdmu.pc below $stage; packaging/stage makes it"
-	exit 1
+	fail "outside: there is no libdmu.pc below $stage; packaging/stage makes it"
+	finish
 fi
 library=$(dirname "$(dirname "$pc")")
 export PKG_CONFIG_LIBDIR=${pc%/*} PKG_CONFIG_SYSROOT_DIR=$stage LD_LIBRARY_PATH=$library
@@ -78,4 +68,4 @@ check "outside: so does the program in the head of dmu.h" header_program
 check "outside: and one in C++" cxx
 check "outside: what is exported is what is declared, with a version" symbols
 check "outside: every function has a manual page" pages
-exit $bad
+finish

@@ -180,9 +180,4 @@ after_mirror() {
 prepare 2 && modprobe -a loop dm-log-writes || fail "modules"
 head -c $((blocks * 65536)) /dev/urandom >$work/pattern
 [ $# -gt 0 ] || set -- cow thin mirror
-for name in "$@"; do
-	begun=$SECONDS
-	"test_$name"
-	echo "# $name took $((SECONDS - begun)) s"
-done
-finish
+run_tests "$@"

@@ -84,6 +84,11 @@ int save(struct mirror* m) {
 
 /* ---------------------------------------------------- who is one, and how --- */
 
+int first_leg(const struct mirror* m, uint64_t region) {
+    if (!in_sync(m, 0) || !in_sync(m, 1)) return in_sync(m, 1);
+    return m->differ[region] ? 0 : (int)(region % 2);
+}
+
 int open_leg(struct mirror* m, int number, struct super* super) {
     struct leg* leg = &m->legs[number];
     uint64_t sectors = 0;
@@ -139,6 +144,23 @@ const char* join(struct mirror* m, int leg, const struct super* super) {
     }
     for (uint64_t region = 0; region < m->regions; region++) m->differ[region] = bit(m->bits, region);
     return NULL;
+}
+
+void look_for_gone(struct mirror* m) {
+    struct super* super = alloc_pages(PAGE);
+
+    for (int leg = 0; leg < 2; leg++) {
+        const char* why;
+        int error;
+
+        if (m->legs[leg].state != GONE) continue;
+        error = open_leg(m, leg, super);
+        why = error ? strerror(-error) : join(m, leg, super);
+        if (!why) continue;
+        fprintf(stderr, "mirror: %s: %s\n", m->legs[leg].path, why);
+        if (!error) m->legs[leg].state = LEAVING;
+    }
+    free(super);
 }
 
 static void fit(struct mirror* m) {

@@ -66,6 +66,9 @@ static inline bool may_leave(const struct mirror* m, int leg) {
     return here(m, leg) && in_sync(m, !leg);
 }
 
+/* Which leg to read a region from, while both are here. */
+int first_leg(const struct mirror* m, uint64_t region);
+
 bool bit(const unsigned char* bits, uint64_t region);
 void set_bit(unsigned char* bits, uint64_t region, bool value);
 
@@ -79,6 +82,8 @@ void create(struct mirror* m);
 void assemble(struct mirror* m, struct super* supers[2], bool degraded);
 /* A leg that is here joins the other, whose superblock is ours. NULL, or why it may not. */
 const char* join(struct mirror* m, int leg, const struct super* super);
+/* Joins what was missing and is there again; says of the rest why it is not. save() follows if anything has changed. */
+void look_for_gone(struct mirror* m);
 /* A leg ceases to count. Not on disk yet: save() follows. What was to be cleaned or copied is not any more. */
 void leave(struct mirror* m, int leg, int error);
 /*

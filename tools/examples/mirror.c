@@ -36,12 +36,6 @@
 /* What an INVALIDATED is the answer to. */
 enum { ANY, JOIN, LEAVE, COPY, CLEAN, STOP };
 
-/* Which leg to read a region from, while both are here. */
-static int first_leg(const struct mirror* m, uint64_t region) {
-    if (!in_sync(m, 0) || !in_sync(m, 1)) return in_sync(m, 1);
-    return m->differ[region] ? 0 : (int)(region % 2);
-}
-
 static int invalidate(struct mirror* m, uint64_t id, uint64_t region, uint64_t count) {
     struct dmu_command command;
 
@@ -231,20 +225,9 @@ static int copy_now(struct mirror* m) {
 /* ---------------------------------------------------------- legs come and go --- */
 
 static int rejoin(struct mirror* m) {
-    struct super* super = alloc_pages(PAGE);
-    const char* why = NULL;
-    int error = 0;
+    int error;
 
-    for (int leg = 0; leg < 2; leg++) {
-        if (m->legs[leg].state != GONE) continue;
-        error = open_leg(m, leg, super);
-        why = error ? strerror(-error) : join(m, leg, super);
-        if (why) {
-            fprintf(stderr, "mirror: %s: %s\n", m->legs[leg].path, why);
-            if (!error) m->legs[leg].state = LEAVING;
-        }
-    }
-    free(super);
+    look_for_gone(m);
     error = m->changed ? settle(m) : 0;
     return error ? error : invalidate(m, JOIN, 0, m->regions);
 }
