@@ -36,7 +36,7 @@ _xen_dmu() {
 	COMPREPLY=()
 	if [ "$COMP_CWORD" -eq 1 ]; then
 		mapfile -t COMPREPLY < <(compgen -W \
-			"attach detach list commit check create gc doctor --help --version" -- "$word")
+			"attach detach list commit restart check create gc doctor --help --version" -- "$word")
 		return
 	fi
 	case $command in
@@ -52,7 +52,7 @@ _xen_dmu() {
 		mapfile -t COMPREPLY < <(compgen -W "$options --help" -- "$word")
 	elif [ "$command" = detach ]; then
 		mapfile -t COMPREPLY < <(compgen -W "$(_xen_dmu_names)" -- "$word")
-	elif [ "$command" = commit ]; then
+	elif [[ $command =~ ^(commit|restart)$ ]]; then
 		mapfile -t COMPREPLY < <(compgen -W "$(_xen_dmu_names all)" -- "$word")
 	elif [[ $command =~ ^(attach|check|create)$ ]]; then
 		_xen_dmu_image

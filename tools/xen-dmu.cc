@@ -31,6 +31,7 @@ public:
         detach();
         list();
         commit();
+        restart();
         check();
         create();
         gc();
@@ -86,6 +87,16 @@ private:
         on(command, [this] {
             const RealPorts ports;
             const auto done = commit_disks(*ports, name_.empty() ? std::nullopt : std::optional(name_));
+            return done ? 0 : fail(program, done.error());
+        });
+    }
+
+    void restart() {
+        auto* command = app_.add_subcommand("restart", "run the mappers as they are now installed, under their guests");
+        command->add_option("NAME", name_, "only of this device, domain or instance");
+        on(command, [this] {
+            const RealPorts ports;
+            const auto done = restart_mappers(*ports, name_.empty() ? std::nullopt : std::optional(name_));
             return done ? 0 : fail(program, done.error());
         });
     }

@@ -3,7 +3,8 @@
 #
 # Without Xen: kill -9 of the mapper under fio on /dev/mapper/k, ten times, each
 # with at least a hundred allocations not yet committed; fio verifies. Then five
-# times more with a top image of format qcow2, whose leases are taken by default.
+# times more with a top image of format qcow2, whose leases are taken by default;
+# at last mappers that are restarted on purpose, by another program in the same place.
 #
 # vm: --kernel 6.1 --timeout 900
 # vm-long: --kernel 6.12 --timeout 600
@@ -44,5 +45,21 @@ check "a qcow2 image over the same chain" \
 try_format qcow2 /vm/disk.qcow2 5
 check "qcow2: leaks of the kills can be given back" eval 'dmu-img check --repair leaks qcow2:/vm/disk.qcow2 &&
 	qemu-img check -q -f qcow2 /vm/disk.qcow2'
+
+# Its own supervisor has to start what lies there now.
+program=/usr/libexec/xen-dmu/xen-dmu-mapper
+upgrade() { cp -p $program $program.old && cp -p $program $program.new && mv $program.new $program; }
+is_new() { [ "$(readlink "/proc/$(cat /run/xen-dmu/mapper-name-k.pid)/exe")" = $program ]; }
+check "restart: attach" xen-dmu attach qcow2:/vm/disk.qcow2 --name k || finish
+# shellcheck disable=SC2046 # words
+fio $(fio_job /dev/mapper/k) --time_based --runtime=60 --output=/tmp/fio.out &
+job=$!
+check "restart: another program in its place" upgrade
+check "restart: under fio, again and again" restart_often /run/xen-dmu/mapper-name-k.pid $job
+check "restart: it is the new program" is_new
+if wait $job; then pass "restart: fio verified"; else fail "restart: fio verified" && tail -n 30 /tmp/fio.out; fi
+check "restart: detach" xen-dmu detach k
+check "restart: device and mapper are gone" wait_for 30 nothing_left
+check "restart: qemu finds nothing wrong" eval "qemu-img check -q -f qcow2 /vm/disk.qcow2; [ \$? -eq 0 -o \$? -eq 3 ]"
 cat /var/log/xen/asan* 2>/dev/null
 finish

@@ -38,6 +38,19 @@ kill_once() { # DEVICE PID-FILE NUMBER
 	wait_for 30 successor "$pid_file" "$pid"
 }
 
+# On purpose, as after an upgrade: under the same job, often.
+restart_often() { # PID-FILE JOB
+	local number pid count=0
+	for ((number = 1; number <= 5; number++)); do
+		kill -0 "$2" 2>/dev/null || break
+		pid=$(cat "$1")
+		xen-dmu restart || return
+		[ "$(cat "$1")" != "$pid" ] || { echo "it is still process $pid" && return 1; }
+		count=$((count + 1))
+	done
+	echo "$count restarts" && [ $count -ge 3 ]
+}
+
 kill_often() { # DEVICE PID-FILE
 	local number
 	for ((number = 1; number <= kills; number++)); do

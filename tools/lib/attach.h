@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-// Devices without Xen, and commits.
+// Devices without Xen, commits, and successors of mappers.
 #pragma once
 
 #include <optional>
@@ -26,5 +26,10 @@ Result<Detached> detach_disk(const Ports& ports, const std::string& name);
 // All disks, or those of one device, domain name, domain number or instance. The
 // number of mappers that committed. Code::not_found: no such one.
 Result<unsigned> commit_disks(const Ports& ports, const std::optional<std::string>& which);
+
+// As commit_disks(); each mapper makes way for a successor, the program as it is now
+// installed, which has taken over all disks when this returns. Blocks, at most a minute for
+// each; guests' I/O waits meanwhile where it needs an answer.
+Result<unsigned> restart_mappers(const Ports& ports, const std::optional<std::string>& which);
 
 }  // namespace dmu

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cstdio>
 
+#include "xen-backend/mapper/log.h"
 #include "xen-backend/mapper/mapper.h"
 
 namespace dmu {
@@ -81,6 +82,7 @@ void Mapper::handle(const Json& request, Reply reply) {
     if (*command == "add") return add(request, reply);
     if (*command == "remove") return remove(request, reply);
     if (*command == "commit") return commit(reply);
+    if (*command == "restart") return restart(reply);
     if (*command == "list") return reply(list());
     if (*command == "ping") return reply(control::ok_reply());
     if (*command == "stop") {
@@ -219,6 +221,24 @@ void Mapper::commit(const Reply& reply) {
         });
     }
     done(ok());
+}
+
+// Commits, so that little is handed over, answers, and ends without taking anything down.
+void Mapper::restart(const Reply& reply) {
+    if (stopping_ || done_) return reply(control::error_reply({Code::busy, "the mapper is stopping"}));
+    for (const auto& [id, one] : attachments_) {
+        if (one->stage == Stage::active || one->stage == Stage::orphaned) continue;
+        return reply(
+            control::error_reply({Code::busy, one->state.name + " is just being attached or removed; try again"}));
+    }
+    commit([this, reply](const Json& committed) {
+        if (!committed.value("ok", false)) return reply(committed);
+        if (done_) return reply(control::error_reply({Code::busy, "the mapper is stopping"}));
+        log_notice("making way for a successor");
+        wants_successor_ = done_ = true;
+        reply(control::ok_reply());
+        loop_.post(finished_);
+    });
 }
 
 }  // namespace dmu

@@ -8,6 +8,7 @@
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
+#include <filesystem>
 #include <fstream>
 
 #include "xen-backend/mapper/log.h"
@@ -134,6 +135,8 @@ int serve(const std::string& instance) {
     dmu::log_info("mapper of " + instance + ", version " DMU_PACKAGE_VERSION ", process " + std::to_string(getpid()));
     dmu::notify_ready();
     loop.run();
+    // As if killed: state files, devices and the kernel's memory of them are the successor's.
+    if (mapper.wants_successor()) return dmu::exit_restart;
     server.stop_listening();
     pid_file.remove();
     dmu::log_info("mapper of " + instance + " ends");
@@ -143,6 +146,9 @@ int serve(const std::string& instance) {
 }  // namespace
 
 int main(int count, char** words) {
+    // Where it is now; another release may be there when it is started again.
+    std::error_code unknown;
+    const std::string program = std::filesystem::read_symlink("/proc/self/exe", unknown);
     Options options;
     if (int status = parse_options(count, words, options); status >= 0) return status;
     if (!options.foreground) {
@@ -153,5 +159,9 @@ int main(int count, char** words) {
         dmu::log_to_file(dmu::control::log_path(options.instance));
     }
     auto worker = [&] { return serve(options.instance); };
-    return options.supervise ? dmu::supervise(worker) : worker();
+    auto renew = [&] {
+        execv(program.c_str(), words);
+        dmu::log_error(dmu::system_error("starting " + program + " again").message);
+    };
+    return options.supervise ? dmu::supervise(worker, renew) : worker();
 }

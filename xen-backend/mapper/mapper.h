@@ -53,6 +53,8 @@ public:
     void handle(const Json& request, Reply reply);
     // Commits all, removes what nobody has open, leaves the rest to a successor, finishes.
     void stop();
+    // Finished because its program is to be started again, which takes the disks over.
+    bool wants_successor() const { return wants_successor_; }
     // Has no disk and was not asked for one for a while: finishes when there is still none.
     void finish_when_idle(std::chrono::milliseconds grace);
     // Asked before an idle mapper finishes.
@@ -83,6 +85,7 @@ private:
     bool add_to_existing(const Attachment& wanted, const Reply& reply);
     void remove(const Json& request, const Reply& reply);
     void commit(const Reply& reply);
+    void restart(const Reply& reply);
     Json list() const;
     Json describe(const Attachment& one) const;
 
@@ -129,6 +132,7 @@ private:
     std::uint64_t next_id_ = 1;
     bool stopping_ = false;
     bool done_ = false;
+    bool wants_successor_ = false;
     EventLoop::TimerId idle_timer_ = 0;
     // What other threads post after this is gone is dropped.
     std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);

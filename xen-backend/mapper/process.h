@@ -11,6 +11,9 @@ namespace dmu {
 
 // Ends of a mapper that starting it again would not change.
 inline constexpr int exit_hopeless = 3;
+// Of one that made way for the program as it is now on disk. systemd starts it after any
+// status but 0 and exit_hopeless.
+inline constexpr int exit_restart = 4;
 
 // Forks away from the caller: own session, nothing inherited, cwd /. Only the daemon returns.
 Status daemonise();
@@ -46,7 +49,8 @@ void notify_ready();
 
 // Runs worker in a child, again when it dies other than by exit(0) or exit_hopeless;
 // forwards SIGTERM, SIGINT and SIGHUP. The status to exit with. Where it is the child:
-// worker's.
-int supervise(const std::function<int()>& worker);
+// worker's. After exit_restart renew is called, which becomes the new program; should it
+// return, the old one goes on.
+int supervise(const std::function<int()>& worker, const std::function<void()>& renew = [] {});
 
 }  // namespace dmu

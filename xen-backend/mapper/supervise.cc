@@ -53,7 +53,7 @@ bool pause_before_restart(Milliseconds delay, const sigset_t& signals) {
 
 }  // namespace
 
-int supervise(const std::function<int()>& worker) {
+int supervise(const std::function<int()>& worker, const std::function<void()>& renew) {
     sigset_t signals = supervised_signals(), before;
     sigprocmask(SIG_BLOCK, &signals, &before);
     Milliseconds delay = first_delay;
@@ -71,6 +71,12 @@ int supervise(const std::function<int()>& worker) {
             int status = wait_for_worker(child, signals, ending);
             if (WIFEXITED(status) && (WEXITSTATUS(status) == 0 || WEXITSTATUS(status) == exit_hopeless)) {
                 return WEXITSTATUS(status);
+            }
+            if (WIFEXITED(status) && WEXITSTATUS(status) == exit_restart && !ending) {
+                sigprocmask(SIG_SETMASK, &before, nullptr);
+                renew();
+                sigprocmask(SIG_BLOCK, &signals, nullptr);
+                continue;
             }
             log_error("the worker " + describe(status) + (ending ? "" : "; starting a successor"));
         }

@@ -245,6 +245,27 @@ TEST_F(MapperTest, ASuccessorTakesOverWhatItFinds) {
     EXPECT_EQ(place.check("a.qcow").corruptions, 0u);
 }
 
+TEST_F(MapperTest, RestartCommitsAndLeavesAllToASuccessor) {
+    TestMapper first(host);
+    auto added = call(add_request(qcow()));
+    ASSERT_TRUE(added) << added.error().message;
+    host.dm.open(device, 1);
+    for (unsigned i = 0; i < 100; ++i) ASSERT_TRUE(target(*added).write(i * 32, pattern(512, i))->wait());
+    ASSERT_TRUE(call({{"command", "restart"}}));
+    EXPECT_TRUE(eventually([&] { return first.finished(); }));
+    first.kill();
+    EXPECT_TRUE(host.dm.exists(device));
+    EXPECT_TRUE(target(*added).log().empty()) << "committed";
+    EXPECT_EQ(place.states(), std::vector<std::string>{device});
+    auto waiting = target(*added).write(7000, pattern(512, 7));
+    TestMapper second(host);
+    ASSERT_TRUE(waiting->wait());
+    EXPECT_EQ(waiting->error(), 0);
+    host.dm.open(device, -1);
+    ASSERT_TRUE(call(remove_request()));
+    expect_nothing_left();
+}
+
 TEST_F(MapperTest, ASuccessorForgetsWhatIsGone) {
     control::DiskState state;
     state.instance = "dom-5";

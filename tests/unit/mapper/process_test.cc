@@ -50,6 +50,22 @@ TEST(Supervise, WhatIsHopelessIsNotTriedAgain) {
     EXPECT_EQ(std::filesystem::file_size(lives), 1u);
 }
 
+TEST(Supervise, WhoMakesWayIsRenewed) {
+    Place place;
+    const std::string lives = place.path("lives");
+    const auto supervised = [&](const std::function<void()>& renew) {
+        const pid_t supervisor = fork();
+        if (supervisor == 0) _exit(supervise([&] { return count_life(lives) == 1 ? exit_restart : 0; }, renew));
+        int status = 0;
+        EXPECT_EQ(waitpid(supervisor, &status, 0), supervisor);
+        return WEXITSTATUS(status);
+    };
+    EXPECT_EQ(supervised([] { _exit(77); }), 77);
+    std::filesystem::remove(lives);
+    EXPECT_EQ(supervised([] {}), 0);
+    EXPECT_EQ(std::filesystem::file_size(lives), 2u);
+}
+
 TEST(Supervise, TerminationIsForwarded) {
     Place place;
     std::string lives = place.path("lives");

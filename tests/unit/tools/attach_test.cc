@@ -87,6 +87,43 @@ TEST_F(Attach, Commits) {
     EXPECT_FALSE(commit_disks(fake_.ports, "b"));
 }
 
+TEST_F(Attach, RestartWaitsForASuccessorThatServesAll) {
+    int lists = 0;
+    const auto list = [](int pid, const char* stage) {
+        return Json{
+            {"ok", true}, {"pid", pid}, {"disks", Json::array({{{"name", "a"}, {"key", "a"}, {"stage", stage}}})}};
+    };
+    fake_.replies.emplace("name-a", list(7, "active"));
+    fake_.ports.call = [&](const std::string&, const Json& request, unsigned) -> Result<Json> {
+        if (request["command"] == "restart") return Json{{"ok", true}};
+        switch (lists++) {
+            case 0:  // the listing
+            case 1:
+            case 2:
+                return list(7, "active");
+            case 3:
+                return Error{Code::not_found, "nobody there"};
+            case 4:
+                return list(8, "adopting");
+            default:
+                return list(8, "active");
+        }
+    };
+    EXPECT_EQ(*restart_mappers(fake_.ports, "a"), 1u);
+    EXPECT_EQ(lists, 6);
+    EXPECT_EQ(restart_mappers(fake_.ports, "b").error().code, Code::not_found);
+}
+
+TEST_F(Attach, RestartSaysWhatToDoWithAnOldMapper) {
+    const Json list{{"ok", true}, {"pid", 7}, {"disks", Json::array({{{"name", "a"}, {"key", "a"}}})}};
+    fake_.replies.emplace("name-a", list);
+    fake_.ports.call = [&](const std::string&, const Json& request, unsigned) -> Result<Json> {
+        if (request["command"] == "restart") return Error{Code::unsupported, "unknown command 'restart'"};
+        return list;
+    };
+    EXPECT_THAT(restart_mappers(fake_.ports, std::nullopt).error().message, HasSubstr("kill -9 7"));
+}
+
 TEST(BlockList, ShowsTheRealTarget) {
     FakeXenstore store;
     const auto xenstore = store.connect();
