@@ -2,6 +2,7 @@
 /* /dev/dmu, and the life and the ioctls of a channel. */
 #include <linux/anon_inodes.h>
 #include <linux/cred.h>
+#include <linux/file.h>
 #include <linux/miscdevice.h>
 #include <linux/module.h>
 #include <linux/uaccess.h>
@@ -39,6 +40,7 @@ void dmu_key_state(struct dmu_key *key, struct dmu_state *state)
 static int ioctl_dest(struct dmu_key *key, unsigned int cmd, void __user *argument)
 {
 	struct dmu_destination wire;
+	struct file *file = NULL;
 	int error;
 
 	if (copy_from_user(&wire, argument, sizeof(wire)))
@@ -47,10 +49,19 @@ static int ioctl_dest(struct dmu_key *key, unsigned int cmd, void __user *argume
 	if (cmd == DMU_DEST_ADD)
 		error = dmu_dest_add(key, &wire);
 	else
-		error = dmu_dest_describe(key, &wire, cmd == DMU_DEST_FD);
+		error = dmu_dest_describe(key, &wire, cmd == DMU_DEST_FD ? &file : NULL);
 	mutex_unlock(&key->control);
 	if (!error && copy_to_user(argument, &wire, sizeof(wire)))
 		error = -EFAULT;
+	if (!file)
+		return error;
+	/* Who cannot be told its number must not have it open. */
+	if (error) {
+		put_unused_fd(wire.fd);
+		fput(file);
+	} else {
+		fd_install(wire.fd, file);
+	}
 	return error;
 }
 

@@ -170,7 +170,7 @@ bad_file:
 	return error;
 }
 
-int dmu_dest_describe(struct dmu_key *key, struct dmu_destination *wire, bool with_fd)
+int dmu_dest_describe(struct dmu_key *key, struct dmu_destination *wire, struct file **file)
 {
 	struct dmu_dest *dest = xa_load(&key->dests, wire->number);
 
@@ -179,12 +179,12 @@ int dmu_dest_describe(struct dmu_key *key, struct dmu_destination *wire, bool wi
 		return -ENOENT;
 	describe(dest, wire);
 	wire->fd = -1;
-	if (!with_fd)
+	if (!file)
 		return 0;
 	wire->fd = get_unused_fd_flags(O_CLOEXEC);
 	if (wire->fd < 0)
 		return wire->fd;
-	fd_install(wire->fd, get_file(dest->file));
+	*file = get_file(dest->file);
 	return 0;
 }
 

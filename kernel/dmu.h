@@ -63,7 +63,8 @@ void dmu_key_expire_in(struct dmu_key *key, unsigned int seconds);
 
 /* destination.c */
 int dmu_dest_add(struct dmu_key *key, struct dmu_destination *wire);
-int dmu_dest_describe(struct dmu_key *key, struct dmu_destination *wire, bool with_fd);
+/* With file: wire->fd is reserved for it; the caller installs it or puts both. */
+int dmu_dest_describe(struct dmu_key *key, struct dmu_destination *wire, struct file **file);
 int dmu_dest_remove(struct dmu_key *key, u32 number);
 void dmu_dest_free(struct dmu_dest *dest);
 bool dmu_dest_any_on(struct dmu_key *key, struct mapped_device *md);

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /* What goes up a channel: events, in one ordered stream. */
+#include <linux/pagemap.h>
 #include <linux/poll.h>
 #include <linux/uaccess.h>
 
@@ -136,7 +137,7 @@ ssize_t dmu_channel_read(struct file *file, char __user *buffer, size_t size, lo
 	size_t fit = size / sizeof(struct dmu_event), done = 0;
 	struct dmu_event *batch;
 	ssize_t result = -EINVAL;
-	unsigned int count;
+	unsigned int most, count;
 
 	if (!fit)
 		return result;
@@ -144,7 +145,11 @@ ssize_t dmu_channel_read(struct file *file, char __user *buffer, size_t size, lo
 	if (!batch)
 		return -ENOMEM;
 	do {
-		count = take_events(key, batch, min_t(size_t, fit - done, EVENTS_PER_TURN));
+		most = min_t(size_t, fit - done, EVENTS_PER_TURN);
+		/* What has been taken cannot be put back. */
+		if (fault_in_writeable(buffer + done * sizeof(*batch), most * sizeof(*batch)))
+			goto bad_buffer;
+		count = take_events(key, batch, most);
 		if (!count && !done) {
 			result = -EAGAIN;
 			if (file->f_flags & O_NONBLOCK)
@@ -154,12 +159,16 @@ ssize_t dmu_channel_read(struct file *file, char __user *buffer, size_t size, lo
 				goto out;
 			continue;
 		}
-		result = -EFAULT;
 		if (copy_to_user(buffer + done * sizeof(*batch), batch, count * sizeof(*batch)))
-			goto out;
+			goto bad_buffer;
 		done += count;
 		result = done * sizeof(*batch);
 	} while (done < fit && (count || !done));
+	goto out;
+
+bad_buffer:
+	if (!done)
+		result = -EFAULT;
 out:
 	kfree(batch);
 	return result;

@@ -200,7 +200,16 @@ dd if=/dev/null of=$above conv=fsync,notrunc status=none &
 writer=$!
 check 'runs to a flush' said '"why":"run to flush"'
 check 'over the write before' has "$below" 112 held
-tell 'status; go'
+number=$(sed -n 's/.*"number":\([0-9]*\),"op":"flush".*/\1/p' $work/out | tail -n 1)
+tell "status; run to $((number + 2))"
+wait $writer
+put one 120
+put two 121 &
+writer=$!
+check 'runs to a number' said "\"why\":\"run to $((number + 2))\""
+check 'over the write before' has "$below" 120 one
+check 'and has not let that one through' lacks "$below" 121 two
+tell 'go'
 wait $writer
 check 'JSON: what it took' said '"kind":"status".*"seconds_overhead":[0-9]'
 exec 7>&-

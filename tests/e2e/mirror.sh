@@ -76,13 +76,15 @@ come_back() { # LEG: with what happened meanwhile, and until it has everything
 }
 
 test_plain() {
+	dd if=/dev/urandom of="${disk[0]}" bs=1M count=8 oflag=direct status=none
 	start mirror --create mirror "${legs[@]}"
-	check "mirror: is made" stop
+	check "mirror: is made, and the second leg copied" wait_for 60 whole
+	heard
+	check "mirror: ends" stop
+	check "mirror: what was there is on both" legs_agree
 	# With so few regions open there is always one that is closed.
 	start mirror --open 6 mirror "${legs[@]}"
 	make mirror
-	check "mirror: is copied" wait_for 60 whole
-	heard
 	check "mirror: fio verifies" verify mirror
 	check "mirror: writes" scribble /dev/mapper/mirror
 	check "mirror: the legs are the same" legs_agree
@@ -167,8 +169,9 @@ test_stale() {
 	check "mirror: and copied" wait_for 60 whole
 	check "mirror: to the last byte" legs_agree
 	heard
-	end mirror
-	turn 1 bad && restart --degraded && make mirror && scribble /dev/mapper/mirror && heard && end mirror && turn 1 good
+	check "mirror: ends" end mirror
+	check "mirror: goes on alone if told to, and ends" eval 'turn 1 bad && restart --degraded && make mirror &&
+		scribble /dev/mapper/mirror && heard && end mirror && turn 1 good'
 	turn 0 bad && check "mirror: the other, too, goes on alone if told to" eval 'restart --degraded && crash_unmade'
 	turn 0 good
 	check "mirror: then they are no mirror any more" refuses mirror mirror "${legs[@]}"
