@@ -3,7 +3,8 @@
 # tools/examples in a VM, beside the kernel's own targets: null, linear, stripe, cow, thin.
 #
 # vm: --kernel 6.1 --timeout 1200
-# vm-long: --kernel 6.12 --timeout 600
+# vm-long: --kernel 6.1 --timeout 1200 -- null linear stripe cow thin cow_crash thin_crash
+# vm-long: --kernel 6.12 --timeout 1200 -- null linear stripe cow thin cow_crash thin_crash
 #
 # Functions are called through "check", too.
 # shellcheck disable=SC2317

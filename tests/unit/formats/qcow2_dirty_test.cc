@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 // Images that their writers left dirty: used at once, space only from past the file's end,
 // refcounts made anew meanwhile; what comes out is what others would have made.
+#include "tests/unit/formats/qcow2_model.h"
 #include "tests/unit/formats/qcow2_qemu.h"
-#include "tests/unit/formats/qcow2_support.h"
 
 namespace dmu {
 namespace {
@@ -13,18 +13,10 @@ std::vector<Qcow2Variant> dirty_variants() {
     return variants;
 }
 
-class Qcow2DirtyRandom : public ::testing::TestWithParam<Qcow2Variant> {
+class Qcow2DirtyRandom : public Qcow2BesideModel {
 protected:
     void make() {
-        std::optional<BackingReference> backing;
-        model_.resize(3000 * 512);
-        if (GetParam().backing) {
-            const auto base = pattern(1000 * 512, random_());
-            disks_.add("/m/base")->bytes = base;
-            std::copy(base.begin(), base.end(), model_.begin());
-            backing = BackingReference{"base", "raw"};
-        }
-        ASSERT_OK(create_qcow2(disks_, path_, model_.size(), GetParam(), backing));
+        create(3000 * 512, 1000 * 512);
         open();
         for (int i = 0; i < 20; i++) {
             change_something();
@@ -45,45 +37,22 @@ protected:
         open();
         ASSERT_TRUE(chain_->top().has_work());
     }
-    void open() {
-        target_.reset();
-        auto chain = disks_.chain("qcow2:" + path_, true);
-        ASSERT_OK(chain);
-        chain_ = std::move(*chain);
-        target_ = std::make_unique<StandIn>(*chain_);
-        if (random_() % 2) target_->lease_ahead(1 + random_() % 60000);
-    }
     void change_something() {
-        const auto offset = random_() % model_.size();
-        const auto length = std::min<std::uint64_t>(1 + random_() % 90000, model_.size() - offset);
-        if (random_() % 3 != 0) {
-            const auto bytes = pattern(length, random_());
-            ASSERT_OK(target_->write({offset}, bytes));
-            std::copy(bytes.begin(), bytes.end(), model_.begin() + static_cast<std::ptrdiff_t>(offset));
-            return;
-        }
-        const auto& info = chain_->top().info();
-        ASSERT_OK(target_->discard({{offset}, length}));
-        if (!info.discards_to_zero) return;
-        const auto start = align_up(offset, info.grain);
-        const auto end = offset + length == model_.size() ? model_.size() : align_down(offset + length, info.grain);
-        for (auto at = start; at < end; at++) model_[at] = std::byte{0};
+        const auto [offset, length] = somewhere(90000);
+        if (random_() % 3 != 0)
+            write(offset, length);
+        else
+            discard(offset, length);
     }
     void save_snapshot() {
         if (GetParam().has("data_file")) return;
         ASSERT_OK(target_->flush());
         // Refcounts too narrow for a second user have none.
-        const auto done = chain_->top().snapshots()->create("s" + std::to_string(snapshots_));
+        const auto name = "s" + std::to_string(saved_.size());
+        const auto done = chain_->top().snapshots()->create(name);
         ASSERT_TRUE(done || done.error().code == Code::unsupported) << done.error().message;
-        if (done) saved_.emplace_back("s" + std::to_string(snapshots_++), model_);
-        target_ = std::make_unique<StandIn>(*chain_);
-    }
-    void succeed() {
-        const auto log = target_->log();
-        const auto lease = target_->lease();
-        open();
-        ASSERT_OK(target_->adopt(log, lease));
-        leaks_ = true;
+        if (done) saved_[name] = model_;
+        begin();
     }
     void use_while_rebuilding(int operations) {
         for (int i = 0; i < operations && !HasFailure(); i++) {
@@ -120,18 +89,6 @@ protected:
             EXPECT_TRUE(seen == content) << name;
         }
     }
-
-    const std::uint64_t seed_ = test_seed();
-    std::mt19937_64 random_{seed_};
-    ::testing::ScopedTrace trace_{__FILE__, __LINE__, "DMU_TEST_SEED=" + std::to_string(seed_)};
-    const std::string path_ = "/m/top.qcow2";
-    MemoryDisks disks_;
-    Bytes model_;
-    std::unique_ptr<Chain> chain_;
-    std::unique_ptr<StandIn> target_;
-    std::vector<std::pair<std::string, Bytes>> saved_;
-    int snapshots_ = 0;
-    bool leaks_ = false;
 };
 INSTANTIATE_TEST_SUITE_P(Variant, Qcow2DirtyRandom, ::testing::ValuesIn(dirty_variants()),
                          [](const auto& info) { return info.param.name; });

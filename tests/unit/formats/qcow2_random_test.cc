@@ -2,70 +2,36 @@
 // Random operations against an array of bytes, for every variant of the format, with
 // mappers that die, images that are opened again, and snapshots; at the end qemu reads
 // the image too, and finds nothing wrong.
-#include "tests/unit/formats/qcow2_support.h"
+#include "tests/unit/formats/qcow2_model.h"
 
 namespace dmu {
 namespace {
 
-class Qcow2Random : public ::testing::TestWithParam<Qcow2Variant> {
+class Qcow2Random : public Qcow2BesideModel {
 protected:
     void make() {
-        std::optional<BackingReference> backing;
-        const std::uint64_t sectors = 6000 + random_() % 100;
-        model_.resize(sectors * 512);
-        if (GetParam().backing) {
-            const auto base = pattern((3000 + random_() % 6000) * 512, random_());
-            disks_.add("/m/base")->bytes = base;
-            std::copy_n(base.begin(), std::min(base.size(), model_.size()), model_.begin());
-            backing = BackingReference{"base", "raw"};
-        }
-        ASSERT_OK(create_qcow2(disks_, "/m/top.qcow2", model_.size(), GetParam(), backing));
-        ASSERT_TRUE(is_clean(check_qcow2(disks_, "/m/top.qcow2")));
-    }
-    void open() {
-        target_.reset();
-        auto chain = disks_.chain("qcow2:/m/top.qcow2", true);
-        ASSERT_OK(chain);
-        chain_ = std::move(*chain);
-        target_ = std::make_unique<StandIn>(*chain_);
-        if (random_() % 2) target_->lease_ahead(1 + random_() % 200000);
-        ASSERT_EQ(target_->size(), model_.size());
+        const auto size = (6000 + random_() % 100) * 512;
+        create(size, (3000 + random_() % 6000) * 512);
+        ASSERT_TRUE(is_clean(check_qcow2(disks_, path_)));
     }
     void write_something() {
-        const bool large = random_() % 8 == 0;
-        auto offset = random_() % model_.size();
-        auto length = std::min<std::uint64_t>(1 + random_() % (large ? 300000 : 9000), model_.size() - offset);
+        auto [offset, length] = somewhere(random_() % 8 == 0 ? 300000 : 9000);
         if (random_() % 2) {
             offset = align_down(offset, 512);
             length = std::min(align_up(length, 512), model_.size() - offset);
         }
-        const auto bytes = pattern(length, random_());
-        ASSERT_OK(target_->write({offset}, bytes));
-        std::copy(bytes.begin(), bytes.end(), model_.begin() + static_cast<std::ptrdiff_t>(offset));
+        write(offset, length);
     }
     void discard_something() {
-        const auto& info = chain_->top().info();
-        const auto offset = random_() % model_.size();
-        const auto length = std::min<std::uint64_t>(1 + random_() % 400000, model_.size() - offset);
-        ASSERT_OK(target_->discard({{offset}, length}));
-        if (!info.discards_to_zero) return;
-        const auto start = align_up(offset, info.grain);
-        const auto end = offset + length == model_.size() ? model_.size() : align_down(offset + length, info.grain);
-        for (auto at = start; at < end; at++) model_[at] = std::byte{0};
+        const auto [offset, length] = somewhere(400000);
+        discard(offset, length);
     }
     void read_something() {
-        const auto offset = random_() % model_.size();
-        Bytes seen(std::min<std::uint64_t>(1 + random_() % 50000, model_.size() - offset));
+        const auto [offset, length] = somewhere(50000);
+        Bytes seen(length);
         ASSERT_OK(target_->read({offset}, seen));
         ASSERT_TRUE(std::equal(seen.begin(), seen.end(), model_.begin() + static_cast<std::ptrdiff_t>(offset)))
             << offset;
-    }
-    void succeed() {
-        const auto log = target_->log();
-        const auto lease = target_->lease();
-        open();
-        ASSERT_OK(target_->adopt(log, lease));
-        leaks_ = true;
     }
     void use_snapshots() {
         auto* snapshots = chain_->top().snapshots();
@@ -98,9 +64,7 @@ protected:
                 saved_.erase(which);
             }
         }
-        // What look-up said before is void.
-        target_ = std::make_unique<StandIn>(*chain_);
-        if (random_() % 2) target_->lease_ahead(1 + random_() % 200000);
+        begin();
     }
     void do_something() {
         const auto kind = random_() % 24;
@@ -132,16 +96,7 @@ protected:
         }
     }
 
-    const std::uint64_t seed_ = test_seed();
-    std::mt19937_64 random_{seed_};
-    ::testing::ScopedTrace trace_{__FILE__, __LINE__, "DMU_TEST_SEED=" + std::to_string(seed_)};
-    MemoryDisks disks_;
-    Bytes model_;
-    std::map<std::string, Bytes> saved_;
     int next_snapshot_ = 0;
-    bool leaks_ = false;
-    std::unique_ptr<Chain> chain_;
-    std::unique_ptr<StandIn> target_;
 };
 
 INSTANTIATE_TEST_SUITE_P(Variant, Qcow2Random, ::testing::ValuesIn(qcow2_variants()),
@@ -158,11 +113,11 @@ TEST_P(Qcow2Random, AgreesWithTheModelAndQemu) {
     target_.reset();
     chain_.reset();
     if (leaks_) {
-        EXPECT_TRUE(is_sound(check_qcow2(disks_, "/m/top.qcow2")));
-        EXPECT_TRUE(is_clean(check_qcow2(disks_, "/m/top.qcow2", Repair::leaks)));
+        EXPECT_TRUE(is_sound(check_qcow2(disks_, path_)));
+        EXPECT_TRUE(is_clean(check_qcow2(disks_, path_, Repair::leaks)));
     }
-    EXPECT_TRUE(is_clean(check_qcow2(disks_, "/m/top.qcow2")));
-    auto reader = disks_.chain("qcow2:/m/top.qcow2", false);
+    EXPECT_TRUE(is_clean(check_qcow2(disks_, path_)));
+    auto reader = disks_.chain("qcow2:" + path_, false);
     ASSERT_OK(reader);
     std::fill(seen.begin(), seen.end(), std::byte{0x77});
     ASSERT_OK((*reader)->read({0}, seen));
