@@ -11,7 +11,6 @@ namespace dmu::vmdk {
 
 namespace {
 
-constexpr std::string_view blanks = " \t\r";
 constexpr std::uint64_t newest_version = 4;
 
 std::string lower(std::string_view text) {
@@ -129,7 +128,7 @@ Status Parser::take_line(std::string_view line) {
         if (line_ == 1 || kept_ == Kept::embedded) return ok();
         return wrong_line(Code::corrupt, "is neither 'key=value' nor an extent");
     }
-    return take_key(lower(trimmed(line.substr(0, equals))), unquoted(trimmed(line.substr(equals + 1))));
+    return take_key(key_of(line), unquoted(trimmed(line.substr(equals + 1))));
 }
 
 Status Parser::take_key(const std::string& key, std::string_view value) {
@@ -235,6 +234,10 @@ Status Parser::finish() {
 }
 
 }  // namespace
+
+std::string key_of(std::string_view line) {
+    return lower(trimmed(line.substr(0, line.find('='))));
+}
 
 Result<Descriptor> parse_descriptor(std::string_view text, Kept kept, const std::string& name) {
     return Parser(text, kept, name).run();

@@ -33,6 +33,7 @@
 
 namespace dmu::vmdk {
 
+inline constexpr std::string_view blanks = " \t\r";
 inline constexpr std::uint32_t no_parent = 0xffffffff;
 inline constexpr std::size_t max_descriptor_bytes = 2 << 20;
 inline constexpr std::size_t max_extents = 32768;
@@ -80,6 +81,9 @@ bool is_descriptor(std::string_view head);
 
 // The names by which a file may be known: in UTF-8, and as written where that differs.
 std::vector<std::string> names_of(const std::string& written, const std::string& encoding);
+
+// Of a line "key=value", in lower case.
+std::string key_of(std::string_view line);
 
 std::string hex8(std::uint32_t cid);
 // Another one, as many hex digits long, never one that means something.

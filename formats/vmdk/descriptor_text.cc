@@ -27,14 +27,6 @@ std::string to_utf8(const std::string& text, const std::string& encoding) {
     return out.find('\0') == out.npos ? out : "";
 }
 
-std::string lower_key(const std::string& line) {
-    auto key = line.substr(0, line.find('='));
-    key.erase(std::remove_if(key.begin(), key.end(), [](char c) { return c == ' ' || c == '\t'; }), key.end());
-    for (auto& c : key)
-        if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
-    return key;
-}
-
 const char* word_of(Access access) {
     switch (access) {
         case Access::read_write:
@@ -129,7 +121,7 @@ std::string with_parent(const Descriptor& descriptor, const std::optional<Parent
     for (std::size_t at = 0; at < text.size();) {
         const auto end = std::min(text.find('\n', at), text.size());
         const auto line = text.substr(at, end - at);
-        const auto key = lower_key(line);
+        const auto key = key_of(line);
         const bool is_cid = at <= descriptor.cid_at && descriptor.cid_at < end;
         if (key != "parentcid" && key != "parentfilenamehint") out += line + "\n";
         if (is_cid && !cid_written) out += cid + hint;
@@ -142,9 +134,9 @@ std::string with_parent(const Descriptor& descriptor, const std::optional<Parent
 std::string with_sectors(const Descriptor& descriptor, std::uint64_t sectors) {
     auto text = descriptor.text;
     for (std::size_t at = 0; at < text.size(); at = std::min(text.find('\n', at), text.size()) + 1) {
-        const auto first = text.find_first_not_of(" \t", at);
+        const auto first = text.find_first_not_of(blanks, at);
         if (first == text.npos || first + 3 > text.size()) break;
-        const auto word = lower_key(text.substr(first, 2));
+        const auto word = key_of(std::string_view(text).substr(first, 2));
         const auto number = text.find_first_not_of(" \t", first + 2);
         if (word != "rw" || number == first + 2 || number == text.npos) continue;
         const auto end = text.find_first_not_of("0123456789", number);

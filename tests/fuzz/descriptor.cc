@@ -9,8 +9,14 @@ namespace {
 
 using namespace dmu::vmdk;
 
-void must_parse(const std::string& text, Kept kept) {
-    if (!parse_descriptor(text, kept, "fuzz")) std::abort();
+Descriptor must_parse(const std::string& text, Kept kept) {
+    auto descriptor = parse_descriptor(text, kept, "fuzz");
+    if (!descriptor) std::abort();
+    return std::move(*descriptor);
+}
+
+void must_be(bool right) {
+    if (!right) std::abort();
 }
 
 }  // namespace
@@ -23,9 +29,18 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
         if (!descriptor) continue;
         (void)names_of(descriptor->parent_name, descriptor->encoding);
         for (const auto& extent : descriptor->extents) (void)names_of(extent.name, descriptor->encoding);
-        must_parse(next_cid(*descriptor), kept);
-        must_parse(with_parent(*descriptor, Parent{1, "base.vmdk"}), kept);
-        must_parse(with_parent(*descriptor, {}), kept);
+        auto written = descriptor->text;
+        written.replace(descriptor->cid_at, descriptor->cid_digits, next_cid(*descriptor));
+        must_be(must_parse(written, kept).cid != descriptor->cid);
+        const auto child = must_parse(with_parent(*descriptor, Parent{1, "base.vmdk"}), kept);
+        must_be(child.parent_cid == 1 && child.parent_name == "base.vmdk" && child.cid == descriptor->cid);
+        must_be(must_parse(with_parent(child, {}), kept).parent_cid == no_parent);
+        if (kept == Kept::file) {
+            const auto resized = must_parse(with_sectors(*descriptor, 4711), kept);
+            must_be(resized.extents.size() == descriptor->extents.size());
+            must_be(descriptor->extents.front().access != Access::read_write ||
+                    resized.extents.front().sectors == 4711);
+        }
     }
     return 0;
 }
