@@ -136,36 +136,115 @@ detach() {
 
 # --- cases -------------------------------------------------------------------
 
+# Each of these is on a device all of which has been written: FUNCTION CASE DEVICE PATH.
+written=(null file loop linear-on-loop ours-raw ours-qcow ours-qcow2 ours-vmdk qemu-nbd qemu-storage-daemon thin)
+
+fill() { dd if=/dev/urandom of="$1" bs=1M count=$size oflag=direct status=none; } # DEVICE
+
+on_written() { # DEVICE FUNCTION CASE
+	local format=${1#ours-}
+	case $1 in
+	null) "$2" "$3" "$1" /dev/nullb1 ;;
+	file)
+		written_file raw
+		"$2" "$3" "$1" /vm/raw
+		;;
+	loop)
+		written_file raw
+		loop_on raw
+		"$2" "$3" "$1" "$loop"
+		losetup -d "$loop"
+		;;
+	linear-on-loop)
+		written_file raw
+		loop_on raw
+		dmsetup create linear --table "0 $((size * 2048)) linear $loop 0"
+		"$2" "$3" "$1" /dev/mapper/linear
+		dmsetup remove --retry linear
+		losetup -d "$loop"
+		;;
+	ours-*)
+		case $format in
+		raw) reserved_file image ;;
+		qcow) xen-dmu create qcow:/vm/image --cluster-size 64k ${size}M >/dev/null ;;
+		*) qemu-img create -q -f "$format" /vm/image ${size}M ;;
+		esac || trouble "create $format"
+		attach "$format:/vm/image"
+		fill /dev/mapper/ours
+		"$2" "$3" "$1" /dev/mapper/ours
+		detach
+		;;
+	qemu-nbd)
+		qemu-img create -q -f qcow2 /vm/image ${size}M
+		nbd_on -f qcow2 --discard=unmap /vm/image
+		fill /dev/nbd0
+		"$2" "$3" "$1" /dev/nbd0
+		end_nbd
+		;;
+	qemu-storage-daemon)
+		qemu-img create -q -f qcow2 /vm/image ${size}M
+		daemon_on /vm/image || return
+		fill /run/daemon.raw
+		"$2" "$3" "$1" /run/daemon.raw
+		kill $daemon
+		wait $daemon
+		;;
+	thin)
+		thin_on_bare
+		fill /dev/mapper/thin
+		"$2" "$3" "$1" /dev/mapper/thin
+		end_thin
+		;;
+	esac
+	rm -f /vm/raw /vm/image
+}
+
+# A file by FUSE: without a client of nbd's own there is nothing else of it on one machine.
+daemon_on() { # FILE: $daemon
+	local i
+	[ -e /dev/fuse ] || modprobe fuse || { echo "# there is no FUSE" && return 1; }
+	: >/run/daemon.raw
+	qemu-storage-daemon --blockdev driver=file,node-name=file,filename="$1",cache.direct=on,aio=native,discard=unmap \
+		--blockdev driver=qcow2,node-name=disk,file=file \
+		--export type=fuse,id=disk,node-name=disk,mountpoint=/run/daemon.raw,writable=on &
+	daemon=$!
+	for ((i = 0; i < 100; i++)); do
+		[ "$(stat -c %s /run/daemon.raw)" -eq 0 ] || return 0
+		sleep 0.1
+	done
+	trouble "qemu-storage-daemon" && return 1
+}
+
 case_warm() {
-	small warm null /dev/nullb1
-	written_file raw
-	small warm file /vm/raw
-	loop_on raw
-	small warm loop "$loop"
-	dmsetup create linear --table "0 $((size * 2048)) linear $loop 0"
-	small warm linear-on-loop /dev/mapper/linear
-	dmsetup remove linear
-	losetup -d "$loop"
-	attach raw:/vm/raw
-	small warm ours-raw /dev/mapper/ours
-	detach
-	rm /vm/raw
-	xen-dmu create qcow:/vm/q --cluster-size 64k ${size}M >/dev/null || trouble create
-	attach qcow:/vm/q
-	dd if=/dev/urandom of=/dev/mapper/ours bs=1M count=$size oflag=direct status=none
-	small warm ours-qcow /dev/mapper/ours
-	detach
-	rm /vm/q
-	qemu-img create -q -f qcow2 /vm/q2 ${size}M
-	nbd_on -f qcow2 /vm/q2
-	dd if=/dev/urandom of=/dev/nbd0 bs=1M count=$size oflag=direct status=none
-	small warm qemu-nbd /dev/nbd0
-	end_nbd
-	rm /vm/q2
-	thin_on_bare
-	dd if=/dev/urandom of=/dev/mapper/thin bs=1M count=$size oflag=direct status=none
-	small warm thin /dev/mapper/thin
-	end_thin
+	local device
+	for device in "${written[@]}"; do on_written "$device" small warm; done
+}
+
+case_uring() {
+	local device engine=io_uring
+	for device in file loop ours-qcow2 qemu-nbd; do on_written "$device" small uring; done
+}
+
+mixed() { # CASE DEVICE PATH
+	local depth
+	for depth in 1 32; do
+		emit "$1-$depth" "$2" "$(fio_json "$3" --rw=randrw --rwmixread=70 --bs=4k --iodepth=$depth --size=${size}M \
+			--number_ios=4000 --norandommap | per_request)"
+	done
+}
+
+case_mixed() {
+	local device
+	for device in "${written[@]}"; do on_written "$device" mixed mixed; done
+}
+
+discards() { # CASE DEVICE PATH: each 64 KiB once
+	emit "$1" "$2" "$(fio_json "$3" --rw=randtrim --bs=64k --iodepth=1 --size=${size}M | per_request)"
+}
+
+case_discard() {
+	local device
+	for device in loop ours-qcow2 qemu-nbd thin; do on_written "$device" discards discard; done
 }
 
 # A map of a million extents, none of which merges with its neighbour.

@@ -25,17 +25,17 @@ figure() { # FILE KEY
 
 # --- in the VM -----------------------------------------------------------------
 
-# One CPU: what udev does would be counted in.
+# One CPU: what udev does would be counted in. $engine is fio's (libaio).
 fio_json() { # DEVICE ARGUMENT...
 	udevadm settle
 	case $1 in
 	/dev/*) [ -b "$1" ] || return ;;
 	esac
-	fio --name=m --filename="$1" --direct=1 --ioengine=libaio --randseed=1 --output-format=json "${@:2}"
+	fio --name=m --filename="$1" --direct=1 --ioengine="${engine:-libaio}" --randseed=1 --output-format=json "${@:2}"
 }
 
 per_request() { # fio's JSON on standard input
-	jq '.jobs[0] | (.read.iops + .write.iops) as $iops | if $iops > 0 then 1e9 / $iops | floor else 0 end'
+	jq '.jobs[0] | (.read.iops + .write.iops + (.trim.iops // 0)) as $iops | if $iops > 0 then 1e9 / $iops | floor else 0 end'
 }
 
 # Where it is read or written at random, in requests of 4 KiB.
