@@ -11,6 +11,8 @@
 
 void dmu_key_state(struct dmu_key *key, struct dmu_state *state)
 {
+	static const unsigned int percents[] = { 50, 90, 99 };
+	unsigned int i;
 	int cpu;
 
 	memset(state, 0, sizeof(*state));
@@ -34,6 +36,10 @@ void dmu_key_state(struct dmu_key *key, struct dmu_state *state)
 	state->wait_seconds = key->wait_seconds;
 	state->destinations = key->dest_count;
 	state->leased = dmu_lease_left(key);
+	for (i = 0; i < ARRAY_SIZE(percents); i++) {
+		state->miss_us[i] = dmu_latency_percentile(&key->miss_latency, percents[i]);
+		state->commit_us[i] = dmu_latency_percentile(&key->commit_latency, percents[i]);
+	}
 	spin_unlock_irq(&key->lock);
 }
 

@@ -61,6 +61,12 @@ void dmu_key_set_fail(struct dmu_key *key, bool fail);
 void dmu_key_requeue(struct dmu_key *key);
 void dmu_key_expire_in(struct dmu_key *key, unsigned int seconds);
 
+/* With key->lock held, which the counts are under. */
+static inline void dmu_key_waited(struct dmu_latency *latency, u64 since)
+{
+	dmu_latency_add(latency, div_u64(ktime_get_ns() - since, NSEC_PER_USEC));
+}
+
 /* destination.c */
 int dmu_dest_add(struct dmu_key *key, struct dmu_destination *wire);
 /* With file: wire->fd is reserved for it; the caller installs it or puts both. */

@@ -110,6 +110,7 @@ void dmu_log_committed(struct dmu_key *key, u64 sequence)
 		if (flush->asked || flush->sequence > key->committed)
 			continue;
 		dmu_event_drop(&flush->event);
+		dmu_key_waited(&key->commit_latency, flush->since);
 		if (!flush->io)
 			key->log_pressed = false;
 		list_move_tail(&flush->list, &ended);
@@ -172,6 +173,7 @@ static void flush_now(struct dmu_key *key, struct dmu_io *io)
 		wait = true;
 	if (wait) {
 		flush->id = ++key->next_id;
+		flush->since = ktime_get_ns();
 		list_add_tail(&flush->list, &key->flushes);
 		dmu_event_queue(key, &flush->event, DMU_EV_FLUSH);
 		trace_dmu_flush(key->name, flush->id, sequence, 0, 0);

@@ -92,6 +92,7 @@ static void open_miss(struct dmu_miss *miss, struct dmu_io *io, u8 op, bool ask)
 	miss->op = op;
 	miss->ask = ask;
 	miss->id = ++key->next_id;
+	miss->since = ktime_get_ns();
 	if (!io->returned) {
 		miss->sequential = dmu_io_start(io) == key->last_miss_end;
 		key->last_miss_end = dmu_io_stop(io);

@@ -38,6 +38,7 @@ static inline void take_all(struct dmu_miss *miss, struct list_head *to)
 static inline void unlink_miss(struct dmu_miss *miss)
 {
 	hash_del(&miss->hash);
+	dmu_key_waited(&miss->key->miss_latency, miss->since);
 	dmu_event_drop(&miss->event);
 	if (!miss->ask)
 		miss_tree_remove(miss, tree_of(miss));

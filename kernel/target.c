@@ -291,12 +291,13 @@ static void userspace_status(struct dm_target *ti, status_type_t type, unsigned 
 	switch (type) {
 	case STATUSTYPE_INFO:
 		dmu_key_state(key, &state);
-		DMEMIT("%s %u %llu %llu %u/%u %llu %llu %llu %llu %llu %llu %llu %llu %llu %llu",
+		DMEMIT("%s %u %llu %llu %u/%u %llu %llu %llu %llu %llu %llu %llu %llu %llu %llu %u/%u/%u %u/%u/%u",
 		       key->name,
 		       READ_ONCE(key->attached), state.sequence, state.committed, state.log_entries,
 		       state.log_limit, state.extents, state.map_bytes, state.hits_read, state.hits_write,
 		       state.misses, state.first_writes, state.pending, state.flushes, state.errors,
-		       state.leased);
+		       state.leased, state.miss_us[0], state.miss_us[1], state.miss_us[2], state.commit_us[0],
+		       state.commit_us[1], state.commit_us[2]);
 		break;
 	case STATUSTYPE_TABLE:
 		DMEMIT("%s %u grain %u logical %u physical %u log %u", key->name, count_options(target),

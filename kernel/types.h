@@ -23,6 +23,7 @@
 #include <dm-userspace.h>
 
 #include "compat.h"
+#include "latency.h"
 #include "map.h"
 
 #define DMU_LOG_DEFAULT		65536
@@ -146,6 +147,7 @@ struct dmu_miss {
 	bool sequential;
 	bool mapped;		/* it was seen where the miss starts: only a place is wanted */
 	bool told;		/* the mapper has read of it */
+	u64 since;		/* nanoseconds */
 	u32 flags;		/* DMU_MISS_*, from RETURNED on */
 	u32 returned_from;	/* number of the destination, of a mirror's the first */
 	u64 answered;		/* returned: the miss whose answer sent it */
@@ -194,6 +196,7 @@ struct dmu_flush {
 	u64 id;
 	u64 sequence;
 	struct dmu_io *io;	/* NULL: to make room in the log */
+	u64 since;		/* nanoseconds */
 	bool told;
 	bool asked;		/* nothing to commit: it wants DONE */
 	int error;		/* asked: of syncing a destination, of this number */
@@ -274,6 +277,9 @@ struct dmu_key {
 	bool expired;			/* the mapper has been gone for too long */
 	u32 wait_seconds;
 	struct delayed_work expire;
+
+	struct dmu_latency miss_latency;
+	struct dmu_latency commit_latency;
 
 	struct dmu_counts __percpu *counts;
 	atomic64_t miss_count;

@@ -108,7 +108,15 @@ struct dmu_state {
 	__u32 wait_seconds;	/* see DMU_SET */
 	__u32 destinations;
 	__u64 leased;		/* sectors of leases that nobody has taken */
-	__u64 reserved[7];
+	/*
+	 * How long the latest misses, and flushes that waited for a COMMITTED,
+	 * did wait: half, 90 % and 99 % of them no longer than so many
+	 * microseconds; to within a quarter. 0: there was none, or the module
+	 * is older than this.
+	 */
+	__u32 miss_us[3];
+	__u32 commit_us[3];
+	__u64 reserved[4];
 };
 
 #define DMU_SET_WAIT		(1u << 0)

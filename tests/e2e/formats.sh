@@ -237,9 +237,9 @@ try_with_reboot() { # KIND...
 	i=0
 	for kind; do
 		judge_image "$kind" "${specs[i]}"
-		rm -f "/vm/$kind"*
 		i=$((i + 1))
 	done
+	rm -rf /vm/*
 }
 no_devices() { [ -z "$(devices)" ]; }
 

@@ -98,6 +98,12 @@ std::string alarms(const Listing& listing) {
     return result;
 }
 
+std::string members(const Json& object) {
+    std::string result;
+    for (const auto& [name, value] : object.items()) result += (result.empty() ? "" : ", ") + name + " " + value.dump();
+    return result;
+}
+
 }  // namespace
 
 std::string listing_table(const Listing& listing) {
@@ -122,6 +128,10 @@ std::string listing_long(const Listing& listing) {
         line("mapper pid", std::to_string(disk.mapper_pid));
         for (const auto& [name, value] : disk.facts.items()) {
             if (name == "name" || name == "domain" || name == "vdev") continue;
+            if (value.is_object()) {
+                line(name, members(value));
+                continue;
+            }
             if (!value.is_array()) {
                 line(name, value.is_string() ? value.get<std::string>() : value.dump());
                 continue;

@@ -20,6 +20,10 @@ void add_domain(control::Json& disk, const std::string& instance, const std::vec
     }
 }
 
+control::Json percentiles(const std::uint32_t (&microseconds)[3]) {
+    return {{"p50", microseconds[0]}, {"p90", microseconds[1]}, {"p99", microseconds[2]}};
+}
+
 void add_state(control::Json& disk, const dmu_state& state) {
     disk["hits"] = state.hits_read + state.hits_write;
     disk["hits_read"] = state.hits_read;
@@ -36,6 +40,8 @@ void add_state(control::Json& disk, const dmu_state& state) {
     disk["committed"] = state.committed;
     disk["extents"] = state.extents;
     disk["map_bytes"] = state.map_bytes;
+    disk["miss_us"] = percentiles(state.miss_us);
+    disk["commit_us"] = percentiles(state.commit_us);
 }
 
 }  // namespace

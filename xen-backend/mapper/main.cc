@@ -111,8 +111,12 @@ int serve(const std::string& instance) {
         }
     }
     dmu::PidFile pid_file;
-    if (Status taken = pid_file.take(dmu::control::pid_path(instance)); !taken)
-        return hopeless(instance, taken.error());
+    if (Status taken = pid_file.take(dmu::control::pid_path(instance)); !taken) {
+        if (taken.error().code != dmu::Code::busy) return hopeless(instance, taken.error());
+        // Several disks came at once: whoever started this one finds the other.
+        dmu::log_notice(taken.error().message);
+        return dmu::exit_hopeless;
+    }
     if (auto module = dmu::hello(); !module) {
         pid_file.remove();
         return hopeless(instance, module.error());

@@ -63,6 +63,8 @@ TEST_F(MapperTest, AddWriteListRemove) {
     EXPECT_EQ(disk["virtual_size"], size);
     EXPECT_EQ(disk["mode"], "w");
     EXPECT_GE(disk["misses"], 1);
+    EXPECT_TRUE(disk["miss_us"]["p99"].is_number());
+    EXPECT_TRUE(disk["commit_us"]["p50"].is_number());
     EXPECT_EQ(disk["chain"].size(), 1u);
     EXPECT_TRUE(disk["alarms"].empty());
 

@@ -74,7 +74,9 @@ TEST_F(Lists, JoinsDomainAndDisk) {
     fake_.store.set("backend/vbd/5/51728/params", "qcow:/vm/a.qcow");
     device("dmu-5-51728", "1-2");
     state("dom-5", "dmu-5-51728", "1-2");
-    mapper("dom-5", Json::array({facts("dmu-5-51728", "1-2", {"backend/vbd/5/51728"})}));
+    auto one = facts("dmu-5-51728", "1-2", {"backend/vbd/5/51728"});
+    one["miss_us"] = {{"p50", 63}, {"p99", 1023}};
+    mapper("dom-5", Json::array({one}));
     const auto listing = collect_listing(fake_.ports);
     EXPECT_EQ(listing_table(listing),
               "Domain  ID  Vdev  Device       Mapper  Format  Mode  Size  Alloc  Hits  Misses  Pend  Image\n"
@@ -87,6 +89,7 @@ TEST_F(Lists, JoinsDomainAndDisk) {
     EXPECT_EQ(json["disks"][0]["mapper_pid"], 77);
     EXPECT_EQ(json["disks"][0]["hits"], 123456);
     EXPECT_THAT(listing_long(listing), HasSubstr("  domain           guest (5)\n"));
+    EXPECT_THAT(listing_long(listing), HasSubstr("  miss_us          p50 63, p99 1023\n"));
 }
 
 TEST_F(Lists, WorksWithoutXen) {
