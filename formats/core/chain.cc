@@ -130,6 +130,7 @@ Result<std::unique_ptr<Chain>> Chain::open(const ImageSpec& spec, bool writable,
                                            Opener opener, void* context) {
     OpenOptions options;
     options.writable = writable;
+    options.cache_bytes = policy.cache_bytes;
     BackingFormats formats;
     ByLayer keys;
     for (const auto& [key, value] : spec.options) {

@@ -21,6 +21,7 @@ struct PathPolicy {
     // Formats of backing files whose overlay does not say: by the configuration
     // ("backing-format=raw" in the specification); empty: refuse.
     std::string backing_format;
+    std::uint64_t cache_bytes = default_cache_bytes;  // of each layer, see OpenOptions
 };
 
 enum class MappingKind {

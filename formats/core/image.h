@@ -73,11 +73,14 @@ struct BackingReference {
     std::string identity{};
 };
 
+inline constexpr std::uint64_t default_cache_bytes = 8 << 20;
+
 struct ImageInfo {
     std::string format;
     std::uint64_t virtual_size = 0;  // bytes
     std::uint32_t grain = 512;       // bytes, a power of two: the unit of reserve()
     bool can_allocate = false;       // reserve() may work (false: raw)
+    bool only_compressed = false;    // nothing but write_compressed() writes it
     bool discards_to_zero = false;   // apply(ChangeKind::zero) works
     bool returns_leases = false;     // what give_back() is given is free for good after close(), wherever it lies
     std::optional<BackingReference> backing;
@@ -239,6 +242,9 @@ struct OpenOptions {
     // The image's header only: info() and snapshots()->list() work, nothing else is opened
     // or read ("printing information about an image opens nothing but that file").
     bool info_only = false;
+    // Of tables that can be read again, kept in memory: about so many bytes. What is not
+    // written yet, and L1 and refcount tables, come on top.
+    std::uint64_t cache_bytes = default_cache_bytes;
 };
 
 struct CreateOptions {

@@ -60,7 +60,8 @@ public:
     std::uint64_t allocated_bytes() const override;
 
 private:
-    QcowImage(std::unique_ptr<BlockFile> file, const Header& header, std::uint64_t file_bytes, bool writable);
+    QcowImage(std::unique_ptr<BlockFile> file, const Header& header, std::uint64_t file_bytes,
+              const OpenOptions& options);
 
     Error error(Code code, const std::string& what) const;
     Error corrupt(const std::string& what);

@@ -16,24 +16,19 @@ const Format qcow_format{"qcow", qcow::QcowImage::open, qcow::create_image, qcow
 
 namespace qcow {
 
-namespace {
-
-constexpr std::uint64_t cache_bytes = 8 << 20;
-
-}  // namespace
-
-QcowImage::QcowImage(std::unique_ptr<BlockFile> file, const Header& header, std::uint64_t file_bytes, bool writable)
+QcowImage::QcowImage(std::unique_ptr<BlockFile> file, const Header& header, std::uint64_t file_bytes,
+                     const OpenOptions& options)
     : file_(std::move(file)),
       files_{file_.get()},
       header_(header),
       file_bytes_(file_bytes),
-      writable_(writable),
+      writable_(options.writable),
       tail_(*file_, static_cast<std::uint32_t>(header.cluster_bytes()), align_up(file_bytes, header.cluster_bytes())),
-      cache_(cache_bytes / header.l2_bytes()) {
+      cache_(std::max<std::uint64_t>(options.cache_bytes / header.l2_bytes(), 4)) {
     info_.format = "qcow";
     info_.virtual_size = align_down(header.size, sector_size);
     info_.grain = static_cast<std::uint32_t>(header.cluster_bytes());
-    info_.can_allocate = writable;
+    info_.can_allocate = writable_;
     info_.encrypted = header.encrypted;
     info_.cluster_size = info_.grain;
 }
@@ -60,7 +55,7 @@ Result<std::unique_ptr<Image>> QcowImage::open(std::unique_ptr<BlockFile> file, 
 
     // Clusters and tables would share the blocks of direct I/O.
     if (file->direct_alignment() > header->cluster_bytes()) done = file->go_buffered();
-    std::unique_ptr<QcowImage> image(new QcowImage(std::move(file), *header, *size, options.writable));
+    std::unique_ptr<QcowImage> image(new QcowImage(std::move(file), *header, *size, options));
     if (done) done = image->take_options(options);
     if (done) done = image->read_name();
     if (done && options.info_only) return std::unique_ptr<Image>(std::move(image));

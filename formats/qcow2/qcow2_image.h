@@ -81,7 +81,8 @@ public:
     }
 
 private:
-    Qcow2Image(std::unique_ptr<BlockFile> file, Header header, std::uint64_t file_bytes, bool writable);
+    Qcow2Image(std::unique_ptr<BlockFile> file, Header header, std::uint64_t file_bytes, bool writable,
+               std::uint64_t cache_bytes);
 
     Error error(Code code, const std::string& what) const;
     // Also marks the image, where the format can and it is written to.
@@ -202,6 +203,7 @@ private:
     Header header_;
     std::uint64_t file_bytes_;  // when opened
     const bool writable_;
+    const std::uint64_t cache_bytes_;  // of L2 tables; half as many of refcounts
     bool info_only_ = false;
     bool protected_ = false;
     bool sparse_ = false;

@@ -28,21 +28,17 @@ const Format qcow2_format{"qcow2", qcow2::Qcow2Image::open, qcow2::create_image,
 
 namespace qcow2 {
 
-namespace {
-
-constexpr std::uint64_t cache_bytes = 8 << 20;
-
-}  // namespace
-
-Qcow2Image::Qcow2Image(std::unique_ptr<BlockFile> file, Header header, std::uint64_t file_bytes, bool writable)
+Qcow2Image::Qcow2Image(std::unique_ptr<BlockFile> file, Header header, std::uint64_t file_bytes, bool writable,
+                       std::uint64_t cache_bytes)
     : file_(std::move(file)),
       files_{file_.get()},
       header_(std::move(header)),
       file_bytes_(file_bytes),
       writable_(writable),
-      refcounts_(*file_, header_),
+      cache_bytes_(cache_bytes),
+      refcounts_(*file_, header_, cache_bytes_ / 2),
       allocator_(*file_, header_, refcounts_, metadata_),
-      cache_(std::max<std::uint64_t>(cache_bytes / header_.cluster_bytes(), 4)) {
+      cache_(std::max<std::uint64_t>(cache_bytes_ / header_.cluster_bytes(), 4)) {
 }
 
 Error Qcow2Image::error(Code code, const std::string& what) const {
@@ -128,6 +124,7 @@ void Qcow2Image::describe() {
         info_.details.push_back({"lazy-refcounts", on(header_.compatible, compatible_lazy_refcounts)});
         info_.details.push_back({"corrupt", on(header_.incompatible, incompatible_corrupt)});
         info_.details.push_back({"extended-l2", header_.extended_l2()});
+        info_.details.push_back({"dirty-flag", on(header_.incompatible, incompatible_dirty)});
     }
     if (header_.has_data_file()) {
         info_.details.push_back({"data-file", header_.extension_text(extension_data_file)});
@@ -239,7 +236,8 @@ Result<std::unique_ptr<Image>> Qcow2Image::open(std::unique_ptr<BlockFile> file,
         header = read_header(*file, *size);
         if (!header) return header.error();
     }
-    std::unique_ptr<Qcow2Image> image(new Qcow2Image(std::move(file), std::move(*header), *size, writable));
+    std::unique_ptr<Qcow2Image> image(
+        new Qcow2Image(std::move(file), std::move(*header), *size, writable, options.cache_bytes));
     image->info_only_ = options.info_only;
     image->describe();
     if (!options.info_only) {

@@ -51,7 +51,7 @@ Status Qcow2Image::settle_all() {
 }
 
 void Qcow2Image::forget_tables() {
-    cache_ = TableCache<L2Table>(std::max<std::uint64_t>((8 << 20) / cluster_bytes(), 4));
+    cache_ = TableCache<L2Table>(std::max<std::uint64_t>(cache_bytes_ / cluster_bytes(), 4));
     inflated_at_ = UINT64_MAX;
 }
 

@@ -8,12 +8,6 @@
 
 namespace dmu::qcow2 {
 
-namespace {
-
-constexpr std::uint64_t cache_bytes = 4 << 20;
-
-}  // namespace
-
 std::uint64_t load_refcount(std::span<const std::byte> block, unsigned order, std::uint64_t index) {
     switch (order) {
         case 3:
@@ -54,7 +48,7 @@ void store_refcount(std::span<std::byte> block, unsigned order, std::uint64_t in
     block[index / per_byte] = static_cast<std::byte>((old & ~mask) | (static_cast<unsigned>(value) << shift & mask));
 }
 
-Refcounts::Refcounts(BlockFile& file, Header& header)
+Refcounts::Refcounts(BlockFile& file, Header& header, std::uint64_t cache_bytes)
     : file_(file), header_(header), cache_(std::max<std::uint64_t>(cache_bytes / header.cluster_bytes(), 4)) {
 }
 

@@ -20,7 +20,7 @@ void store_refcount(std::span<std::byte> block, unsigned order, std::uint64_t in
 class Refcounts {
 public:
     // header: of the image, kept; moved tables are written into it.
-    Refcounts(BlockFile& file, Header& header);
+    Refcounts(BlockFile& file, Header& header, std::uint64_t cache_bytes);
 
     // Reads and checks the table; nothing else.
     Status load(std::uint64_t file_bytes);

@@ -9,7 +9,6 @@ namespace dmu::vmdk {
 
 namespace {
 
-constexpr std::uint64_t cache_bytes = 8 << 20;  // of all extents together
 constexpr std::uint64_t smallest_cache = 64 << 10;
 
 // The directory of a stream that make_stream() left follows right behind the descriptor.
@@ -236,7 +235,8 @@ VmdkImage::Piece VmdkImage::next_piece(const ExtentLine& line) const {
 SparseExtent::Setup VmdkImage::setup_of(const ExtentLine& line, unsigned file) const {
     SparseExtent::Setup setup{files_[file], file, line.sectors * sector_size};
     setup.has_parent = descriptor_.parent_cid != no_parent;
-    setup.cache_bytes = std::max(cache_bytes / std::max<std::uint64_t>(descriptor_.extents.size(), 1), smallest_cache);
+    setup.cache_bytes =
+        std::max(options_.cache_bytes / std::max<std::uint64_t>(descriptor_.extents.size(), 1), smallest_cache);
     return setup;
 }
 
@@ -287,6 +287,7 @@ Status VmdkImage::check_writable() {
     if (descriptor_.tracks_changes)
         return error(Code::unsupported,
                      "its changes are tracked (changeTrackPath); writing would make incremental backups wrong");
+    info_.only_compressed = stream_ != nullptr;
     if (stream_) return ok();
     info_.discards_to_zero = pools_ != 0;
     bool has_grain = false;

@@ -85,13 +85,13 @@ Status change_snapshots(const SnapshotArguments& arguments, const NamedImage& na
 
 int snapshot(const SnapshotArguments& arguments) {
     const auto named = named_image(arguments.image);
-    if (!named) return fail(program, named.error());
+    if (!named) return failed(named.error());
     const bool changes = !arguments.create.empty() || !arguments.apply.empty() || !arguments.remove.empty();
     if (changes) return ended(change_snapshots(arguments, *named));
     auto opened = open_alone(*named, false, Depth::info_only);
-    if (!opened) return fail(program, opened.error());
+    if (!opened) return failed(opened.error());
     const auto* snapshots = opened->image->snapshots();
-    if (snapshots == nullptr) return fail(program, none_possible(*named));
+    if (snapshots == nullptr) return failed(none_possible(*named));
     if (!snapshots->list().empty()) std::cout << "Snapshot list:\n" << snapshot_table(snapshots->list());
     return 0;
 }

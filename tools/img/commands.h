@@ -45,7 +45,9 @@ void add_commit(Commands& commands);
 void add_rebase(Commands& commands);
 void add_io(Commands& commands);
 
-// 0, or the message on stderr and 1.
+// The message on stderr; the exit status: 2 where an image is corrupt, else 1.
+int failed(const Error& error);
+// 0, or as failed().
 int ended(const Status& status);
 
 using OptionList = std::vector<std::pair<std::string, std::string>>;

@@ -81,8 +81,9 @@ Status fill_target(const ConvertArguments& arguments, const ImageSpec& spec, Cha
     if ((*to)->top().info().virtual_size < size)
         return Error{Code::invalid, "'" + spec.path + "' is smaller than the source; resize it first"};
     const auto bar = progress_bar(arguments.progress);
-    auto done = arguments.compress ? copy_compressed(from, **to, bar)
-                                   : copy_disk(from, **to, arguments.existing ? Target::used : Target::blank, bar);
+    const bool compress = arguments.compress || (*to)->top().info().only_compressed;
+    auto done = compress ? copy_compressed(from, **to, bar)
+                         : copy_disk(from, **to, arguments.existing ? Target::used : Target::blank, bar);
     return done ? close_image((*to)->top()) : done;
 }
 
@@ -147,9 +148,9 @@ Result<std::uint64_t> first_difference(Chain& a, Chain& b, std::uint64_t end) {
 
 int compare(const std::string& first, const std::string& second, bool strict) {
     auto a = open_chain(first, false);
-    if (!a) return fail(program, a.error());
+    if (!a) return failed(a.error());
     auto b = open_chain(second, false);
-    if (!b) return fail(program, b.error());
+    if (!b) return failed(b.error());
     const auto size_a = (*a)->top().info().virtual_size, size_b = (*b)->top().info().virtual_size;
     if (size_a != size_b) {
         std::cerr << program << ": the disks have " << size_a << " and " << size_b << " bytes" << std::endl;
@@ -157,7 +158,7 @@ int compare(const std::string& first, const std::string& second, bool strict) {
     }
     const auto end = std::max(size_a, size_b);
     const auto at = first_difference(**a, **b, end);
-    if (!at) return fail(program, at.error());
+    if (!at) return failed(at.error());
     if (*at == end) {
         std::cout << "Images are identical.\n";
         return 0;

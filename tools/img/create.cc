@@ -132,7 +132,7 @@ void add_check(Commands& commands) {
     command->add_flag("--force", arguments->force, "also while it is attached or in use; not with --repair");
     commands.on(command, [arguments] {
         const auto report = check(*arguments);
-        return report ? print_report(*arguments, *report) : fail(program, report.error());
+        return report ? print_report(*arguments, *report) : failed(report.error());
     });
 }
 

@@ -91,7 +91,8 @@ Json to_json(const Seen& seen) {
     for (const auto& snapshot : seen.snapshots) json["snapshots"].push_back(snapshot_json(snapshot));
     Json data;
     for (const auto& [key, value] : info.details) {
-        Json& place = key == "dirty-flag" ? json[key] : data[key];
+        // qemu-img has an object for what else it says of it.
+        Json& place = key == "dirty-flag" ? json[key] : key == "encrypt" ? data[key]["format"] : data[key];
         std::visit([&place](const auto& plain) { place = plain; }, value);
     }
     if (!data.empty()) json["format-specific"] = {{"type", info.format}, {"data", data}};
@@ -185,7 +186,7 @@ void add_info(Commands& commands) {
     command->add_flag("--chain", options->chain, "also its backing files");
     commands.on(command, [options] {
         const auto all = look_at_all(options->image, options->chain);
-        return all ? print(*all, options->json, options->chain) : fail(program, all.error());
+        return all ? print(*all, options->json, options->chain) : failed(all.error());
     });
 }
 

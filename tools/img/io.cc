@@ -190,17 +190,17 @@ struct IoArguments {
 // All of them, also behind one that failed, as qemu-io does; what was written is kept.
 int run(const IoArguments& arguments) {
     auto chain = open_chain(arguments.image, !arguments.read_only);
-    if (!chain) return fail(program, chain.error());
+    if (!chain) return failed(chain.error());
     int status = 0;
     Session session(**chain);
     const auto take = [&](const std::string& line) {
         if (line.find_first_not_of(" \t") == std::string::npos) return;
-        if (auto done = session.run(line); !done) status = fail(program, done.error());
+        if (auto done = session.run(line); !done) status = failed(done.error());
     };
     for (const auto& line : arguments.commands) take(line);
     if (arguments.commands.empty())
         for (std::string line; std::getline(std::cin, line);) take(line);
-    if (auto closed = close_image((*chain)->top()); !closed) status = fail(program, closed.error());
+    if (auto closed = close_image((*chain)->top()); !closed) status = failed(closed.error());
     return status;
 }
 

@@ -47,9 +47,9 @@ Status write_text(const std::string& path, const std::string& text) {
 
 int map(const MapArguments& arguments) {
     auto chain = open_chain(arguments.image, false);
-    if (!chain) return fail(program, chain.error());
+    if (!chain) return failed(chain.error());
     const auto mappings = all_mappings(**chain, {{0}, (*chain)->top().info().virtual_size});
-    if (!mappings) return fail(program, mappings.error());
+    if (!mappings) return failed(mappings.error());
     if (arguments.json) print_json(to_json(**chain, *mappings));
     if (!arguments.svg.empty()) return ended(write_text(arguments.svg, map_svg(**chain, *mappings)));
     if (!arguments.json) std::cout << map_text(**chain, *mappings);

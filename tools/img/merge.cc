@@ -166,9 +166,16 @@ Result<std::optional<BackingReference>> new_reference(const RebaseArguments& arg
     return std::optional(BackingReference{backing->spec.path, backing->spec.format, ""});
 }
 
-Status rebase_unsafe(const NamedImage& named, const std::optional<BackingReference>& reference) {
+Status rebase_unsafe(const NamedImage& named, const RebaseArguments& arguments,
+                     std::optional<BackingReference> reference) {
     auto opened = open_alone(named, true, Depth::whole);
     if (!opened) return opened.error();
+    // A format that names the content, too, wants to know it.
+    if (reference && !opened->image->info().identity.empty()) {
+        auto backing = open_backing(arguments.backing, named.spec.path);
+        if (!backing) return backing.error();
+        reference = backing->reference;
+    }
     auto done = opened->image->set_backing(reference);
     return done ? close_image(*opened->image) : done;
 }
@@ -178,7 +185,7 @@ Status rebase(const RebaseArguments& arguments) {
     if (!named) return named.error();
     const auto reference = new_reference(arguments, *named);
     if (!reference) return reference.error();
-    if (arguments.unsafe) return rebase_unsafe(*named, *reference);
+    if (arguments.unsafe) return rebase_unsafe(*named, arguments, *reference);
     auto chain = open_chain(named->spec, true);
     if (!chain) return chain.error();
     std::unique_ptr<Chain> other;

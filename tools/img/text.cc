@@ -11,8 +11,13 @@
 
 namespace dmu::img {
 
+int failed(const Error& error) {
+    const int status = fail(program, error);
+    return error.code == Code::corrupt ? exit_corrupt : status;
+}
+
 int ended(const Status& status) {
-    return status ? 0 : fail(program, status.error());
+    return status ? 0 : failed(status.error());
 }
 
 Result<OptionList> parse_options(const std::vector<std::string>& texts) {

@@ -68,6 +68,12 @@ Status set(Config& config, const std::string& name, const std::string& value) {
     if (name == "on-full") return set_on_full(config.on_full, value);
     if (name == "commit-seconds") return set_number(config.commit_seconds, value, 1, 3600);
     if (name == "lease-ahead") return set_lease_ahead(config.lease_ahead, value);
+    if (name == "metadata-mib") {
+        std::uint32_t mib = 0;
+        auto done = set_number(mib, value, 1, 65536);
+        if (done) config.paths.cache_bytes = static_cast<std::uint64_t>(mib) << 20;
+        return done;
+    }
     if (name == "scratch-mib") return set_number(config.scratch_mib, value, 1, 65536);
     if (name == "wait-seconds" && value == "forever") {
         config.wait_seconds = 0xffffffffu;
@@ -76,7 +82,7 @@ Status set(Config& config, const std::string& name, const std::string& value) {
     if (name == "wait-seconds") return set_number(config.wait_seconds, value, 0, 0xfffffffeu);
     return Error{Code::invalid, "unknown name '" + name +
                                     "'; known are roots, image-roots, on-full, wait-seconds, commit-seconds, "
-                                    "lease-ahead, scratch-mib"};
+                                    "lease-ahead, scratch-mib, metadata-mib"};
 }
 
 Status parse_line(Config& config, const std::string& line) {

@@ -27,19 +27,20 @@ TEST(ConfigFile, EveryNameIsRead) {
     auto config =
         parse(place,
               "# a comment\nroots = /a:/b c\n image-roots=/vm\non-full = error # here too\n\nwait-seconds = 30\n"
-              "commit-seconds=5\n");
+              "commit-seconds=5\nmetadata-mib = 3\n");
     ASSERT_TRUE(config) << config.error().message;
     EXPECT_EQ(config->paths.roots, (std::vector<std::string>{"/a", "/b c"}));
     EXPECT_EQ(config->paths.image_roots, std::vector<std::string>{"/vm"});
     EXPECT_EQ(config->on_full, OnFull::error);
     EXPECT_EQ(config->wait_seconds, 30u);
     EXPECT_EQ(config->commit_seconds, 5u);
+    EXPECT_EQ(config->paths.cache_bytes, 3u << 20);
 }
 
 TEST(ConfigFile, WhatIsWrongIsNamedWithItsLine) {
     Place place;
     for (const char* line : {"colour = red", "on-full = maybe", "wait-seconds = soon", "commit-seconds = 0",
-                             "scratch-mib = 0", "lease-ahead = maybe", "roots = vm", "nothing"}) {
+                             "scratch-mib = 0", "metadata-mib = 0", "lease-ahead = maybe", "roots = vm", "nothing"}) {
         auto config = parse(place, std::string("on-full = wait\n") + line + "\n");
         ASSERT_FALSE(config) << line;
         EXPECT_NE(config.error().message.find("line 2"), std::string::npos) << config.error().message;

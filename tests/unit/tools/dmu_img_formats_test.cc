@@ -1,0 +1,182 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// dmu-img's commands on qcow2 and VMDK images, with qemu-img as the judge.
+#include "tests/unit/tools/dmu_img.h"
+#include "xen-backend/control/control.h"
+
+namespace dmu {
+namespace {
+
+using control::Json;
+using ::testing::HasSubstr;
+
+class DmuImgFormats : public DmuImg {
+protected:
+    void SetUp() override {
+        if (!has_qemu()) GTEST_SKIP() << "no qemu-img and qemu-io";
+    }
+    // The disk "model", random in places, and the words that make an image of it.
+    void make_model(std::uint64_t size = 4 << 20) {
+        qemu("rm -f model && truncate -s " + std::to_string(size) + " model");
+        for (int i = 0; i < 12; i++) {
+            const auto at = random_() % (size / 4096),
+                       blocks = std::min<std::uint64_t>(1 + random_() % 30, size / 4096 - at);
+            qemu("dd if=/dev/urandom of=model bs=4k conv=notrunc status=none seek=" + std::to_string(at) +
+                 " count=" + std::to_string(blocks));
+        }
+    }
+    void same(const std::string& format, const std::string& name) {
+        qemu("qemu-img compare -f raw -F " + format + " model " + name);
+        if (format == "qcow2") qemu("qemu-img check -q -f qcow2 " + name);
+        EXPECT_EQ(img("check " + format + ":" + name).status, 0);
+    }
+    Json info(const std::string& format, const std::string& name) {
+        return Json::parse(img("info --json " + format + ":" + name).output);
+    }
+    Json theirs(const std::string& format, const std::string& name) {
+        return Json::parse(shell("qemu-img info -U --output=json -f " + format + " " + name).output);
+    }
+    // All that qemu-img says is said here, and is the same.
+    static void says_all(const Json& ours, const Json& theirs, const std::string& where) {
+        for (const auto& [key, value] : theirs.items()) {
+            // Ours is the path as the policy sees it.
+            if (key == "full-backing-filename") continue;
+            const auto path = where + "/" + key;
+            ASSERT_TRUE(ours.contains(key)) << path << ": " << theirs.dump();
+            if (value.is_object())
+                says_all(ours[key], value, path);
+            else
+                EXPECT_EQ(ours[key], value) << path;
+        }
+    }
+
+    std::uint64_t seed_ = test_seed();
+    std::mt19937_64 random_{seed_};
+    ::testing::ScopedTrace trace_{__FILE__, __LINE__, "DMU_TEST_SEED=" + std::to_string(seed_)};
+};
+
+TEST_F(DmuImgFormats, InfoOfQcow2SaysWhatQemuSays) {
+    for (const char* options : {"compat=0.10", "lazy_refcounts=on", "extended_l2=on,cluster_size=32k",
+                                "refcount_bits=1", "compression_type=zstd", "data_file=data,data_file_raw=on"}) {
+        qemu("rm -f a data && qemu-img create -q -f qcow2 -o " + std::string(options) + " a 3M");
+        says_all(info("qcow2", "a"), theirs("qcow2", "a"), options);
+    }
+    qemu("qemu-img create -q -f raw base 1M && qemu-img create -q -f qcow2 -b base -F raw top 2M");
+    says_all(info("qcow2", "top"), theirs("qcow2", "top"), "top");
+    // Bit 0 of the incompatible features.
+    qemu(
+        "qemu-img create -q -f qcow2 -o lazy_refcounts=on d 1M && printf '\\001' | dd of=d bs=1 seek=79 conv=notrunc "
+        "status=none");
+    EXPECT_EQ(info("qcow2", "d")["dirty-flag"], true);
+}
+
+// The place of its L1 table is no cluster's.
+TEST_F(DmuImgFormats, ACorruptImageEndsWithTwo) {
+    qemu("qemu-img create -q -f qcow2 a 1M && printf '\001' | dd of=a bs=1 seek=47 conv=notrunc status=none");
+    good("create raw:b 1M");
+    for (const char* command :
+         {"info qcow2:a", "map qcow2:a", "check qcow2:a", "io -c 'read 0 512' qcow2:a", "convert qcow2:a raw:c",
+          "compare qcow2:a raw:b", "snapshot -l qcow2:a", "resize qcow2:a 2M"})
+        EXPECT_EQ(img(command).status, 2) << command;
+    EXPECT_FALSE(std::filesystem::exists(directory_ / "c"));
+}
+
+TEST_F(DmuImgFormats, SnapshotsOfQcow2) {
+    make_model();
+    qemu("qemu-img convert -f raw -O qcow2 model a");
+    good("snapshot -c first qcow2:a");
+    good("io -c 'write -P 7 0 1M' qcow2:a");
+    good("snapshot -c second qcow2:a");
+    const auto listed = shell("qemu-img snapshot -l a").output;
+    EXPECT_THAT(listed, HasSubstr("first"));
+    EXPECT_THAT(listed, HasSubstr("second"));
+    EXPECT_THAT(img("snapshot -l qcow2:a").output, HasSubstr("second"));
+    EXPECT_EQ(info("qcow2", "a")["snapshots"].size(), 2u);
+    good("snapshot -a first qcow2:a");
+    same("qcow2", "a");
+    good("snapshot -d second qcow2:a");
+    good("snapshot -d first qcow2:a");
+    same("qcow2", "a");
+    EXPECT_FALSE(info("qcow2", "a").contains("snapshots"));
+}
+
+TEST_F(DmuImgFormats, LeaksAreGivenBack) {
+    make_model();
+    qemu("qemu-img convert -f raw -O qcow2 model a && qemu-img convert -f raw -O vmdk model b");
+    // An L1 entry of qcow2 is taken out: what it named is leaked; beside the data it names, zeros are read.
+    const auto a = read_file(directory_ / "a");
+    const auto l1 = load_be<std::uint64_t>(a, 40);
+    qemu("dd if=/dev/zero of=a bs=1 conv=notrunc status=none count=8 seek=" + std::to_string(l1));
+    EXPECT_EQ(img("check qcow2:a").status, 3);
+    EXPECT_EQ(img("check -r leaks qcow2:a").status, 0);
+    qemu("qemu-img check -q -f qcow2 a");
+    // Of VMDK a grain that nothing names, at the end.
+    qemu("truncate -s +64K b");
+    EXPECT_EQ(img("check vmdk:b").status, 3);
+    EXPECT_EQ(img("check -r leaks vmdk:b").status, 0);
+    same("vmdk", "b");
+}
+
+TEST_F(DmuImgFormats, Resize) {
+    make_model();
+    qemu("qemu-img convert -f raw -O qcow2 model a && qemu-img convert -f raw -O vmdk model b");
+    qemu("truncate -s 9M model");
+    good("resize qcow2:a 9M");
+    good("resize vmdk:b 9M");
+    same("qcow2", "a");
+    same("vmdk", "b");
+    qemu("truncate -s 2M model");
+    EXPECT_EQ(img("resize qcow2:a 2M").status, 1);
+    good("resize --shrink qcow2:a 2M");
+    same("qcow2", "a");
+    EXPECT_EQ(theirs("qcow2", "a")["virtual-size"], 2 << 20);
+    EXPECT_EQ(img("resize --shrink vmdk:b 2M").status, 1);
+    EXPECT_EQ(theirs("vmdk", "b")["virtual-size"], 9 << 20);
+}
+
+TEST_F(DmuImgFormats, CommitAndRebase) {
+    for (const std::string format : {"qcow2", "vmdk"}) {
+        SCOPED_TRACE(format);
+        make_model();
+        qemu("rm -f base mid top && qemu-img convert -f raw -O " + format + " model base");
+        qemu("qemu-img create -q -f " + format + " -b base -F " + format + " mid && qemu-img create -q -f " + format +
+             " -b mid -F " + format + " top");
+        const std::string writes = " -c 'write -P 9 1M 200k'", more = " -c 'write -P 4 2M 64k'";
+        qemu("qemu-io -f raw" + writes + more + " model >/dev/null");
+        good("io" + writes + " " + format + ":mid");
+        // The overlay of a VMDK knows by the CID that its parent has changed.
+        if (format == "vmdk") {
+            EXPECT_EQ(img("io -c 'read 0 512' vmdk:top").status, 2);
+            good("rebase -u -b vmdk:mid vmdk:top");
+        }
+        good("io" + more + " " + format + ":top");
+        same(format, "top");
+        good("commit " + format + ":top");
+        same(format, "top");
+        same(format, "mid");
+        good("rebase -b " + format + ":base " + format + ":top");
+        same(format, "top");
+        EXPECT_EQ(info(format, "top")["backing-filename"], "base");
+        good("rebase " + format + ":top");
+        qemu("rm base mid");
+        same(format, "top");
+    }
+}
+
+TEST_F(DmuImgFormats, ConvertedToEachKindOfVmdk) {
+    make_model();
+    for (const char* kind :
+         {"monolithicSparse", "monolithicFlat", "twoGbMaxExtentSparse", "twoGbMaxExtentFlat", "streamOptimized"}) {
+        SCOPED_TRACE(kind);
+        const auto name = std::string(kind) + ".vmdk";
+        good("convert -o subformat=" + std::string(kind) + " raw:model vmdk:" + name);
+        same("vmdk", name);
+        good("compare raw:model vmdk:" + name);
+        EXPECT_THAT(img("info vmdk:" + name).output, HasSubstr(kind));
+    }
+    good("convert -o subformat=vmfsSparse raw:model vmdk:cowd.vmdk");
+    good("compare raw:model vmdk:cowd.vmdk");
+    EXPECT_EQ(img("check vmdk:cowd.vmdk").status, 0);
+}
+
+}  // namespace
+}  // namespace dmu
