@@ -88,6 +88,7 @@ static void describe_flush(struct dmu_flush *flush, struct dmu_event *wire)
 {
 	wire->id = flush->id;
 	wire->sequence = flush->sequence;
+	wire->start = flush->came;
 	wire->flags = (flush->told ? DMU_MISS_AGAIN : 0) | (flush->asked ? DMU_FLUSH_ASKED : 0);
 	wire->error = -flush->error;
 	wire->destination = flush->destination;

@@ -90,8 +90,10 @@ int dmu_io_map(struct dmu_key *key, struct bio *bio, struct dmu_io *io)
 	io->flush_after = false;
 	io->is_leg = false;
 	io->returned = false;
-	if (unlikely((op != REQ_OP_READ && op != REQ_OP_WRITE) || bio->bi_opf & REQ_PREFLUSH))
+	if (unlikely((op != REQ_OP_READ && op != REQ_OP_WRITE) || bio->bi_opf & REQ_PREFLUSH)) {
+		io->came = ktime_get_ns();
 		goto slow;
+	}
 
 	rcu_read_lock();
 	phase_get_rcu(key, &io->phase);
@@ -152,6 +154,7 @@ void dmu_io_written(struct dmu_io *io)
 	if (io->flush_after && !io->bio->bi_status) {
 		io->flush_after = false;
 		dmu_phase_put(io->key, &io->phase);
+		io->came = ktime_get_ns();
 		dmu_flush(io);
 		return;
 	}

@@ -159,6 +159,7 @@ static void flush_now(struct dmu_key *key, struct dmu_io *io)
 	INIT_LIST_HEAD(&flush->event.list);
 	flush->sequence = sequence;
 	flush->io = io;
+	flush->came = io ? io->came : 0;
 	flush->asked = ask;
 	flush->error = error;
 	flush->destination = failed;
@@ -215,7 +216,7 @@ static void io_flush_work(struct work_struct *work)
 	flush_now(io->key, io);
 }
 
-/* A flush, or the rest of a FUA write; may be called where nothing may block. */
+/* A flush that came at io->came, or the rest of a FUA write; may be called where nothing may block. */
 void dmu_flush(struct dmu_io *io)
 {
 	atomic64_inc(&io->key->flush_count);

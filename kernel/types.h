@@ -82,7 +82,10 @@ struct dmu_io {
 	struct bio *parent;		/* of a piece cut off: the bio that ends when it has ended */
 	struct list_head node;		/* in a miss's, or a list to be woken */
 	struct dmu_dest *dest;		/* when issued to a file */
-	u64 position;			/* in it, bytes */
+	union {
+		u64 position;		/* in it, bytes */
+		u64 came;		/* of a flush: nanoseconds */
+	};
 	union {
 		struct kiocb iocb;
 		struct dmu_route route;
@@ -196,7 +199,8 @@ struct dmu_flush {
 	u64 id;
 	u64 sequence;
 	struct dmu_io *io;	/* NULL: to make room in the log */
-	u64 since;		/* nanoseconds */
+	u64 since;		/* nanoseconds: synced by then */
+	u64 came;		/* before it was synced; 0: the kernel's own */
 	bool told;
 	bool asked;		/* nothing to commit: it wants DONE */
 	int error;		/* asked: of syncing a destination, of this number */

@@ -128,9 +128,9 @@ _dmu_debug_options() { # COMMAND
 	local filters="--range --numbers --time --size --kind --flags --outcome"
 	case $1 in
 	log) echo "$filters --json --hash --summary --explain --base --device --export --import --sectors" ;;
-	replay) echo "--base --to --onto" ;;
-	crash) echo "--at --base --with --all --limit --sample --seed --torn --onto --name" ;;
-	bisect) echo "$filters --base --linear --crash --seed --torn --onto --quiet" ;;
+	replay) echo "--base --to --onto --json" ;;
+	crash) echo "--at --base --with --all --limit --sample --seed --torn --onto --name --json" ;;
+	bisect) echo "$filters --base --linear --crash --seed --torn --onto --quiet --json" ;;
 	explain) echo "--range --json" ;;
 	plot) echo "$filters --by-number" ;;
 	*) echo "--name --log --data --base --log-range --log-ops --log-size --log-reads --rule --order --seed
@@ -145,7 +145,8 @@ _dmu_debug() {
 	--data) words="full hash none" ;;
 	--order) words="random reverse same" ;;
 	--on-death) words="fail wait" ;;
-	-k | --kind | --log-ops) words="read write discard zero flush mark" ;;
+	--log-ops) words="read write discard zero flush" ;;
+	-k | --kind) words="read write discard zero flush mark" ;;
 	-f | --flags) words="fua meta sync" ;;
 	-o | --outcome) words="pending through dropped failed torn" ;;
 	esac

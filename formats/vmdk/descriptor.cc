@@ -119,7 +119,7 @@ Result<Descriptor> Parser::run() {
 
 Status Parser::take_line(std::string_view line) {
     if (line.empty() || line.front() == '#') return ok();
-    const auto word = lower(line.substr(0, line.find_first_of(" \t=")));
+    const auto word = lower(line.substr(0, line.find_first_of(" \t")));
     for (const auto& [text, access] : accesses)
         if (word == text) return kept_ == Kept::embedded ? ok() : take_extent(access, line);
     const auto equals = line.find('=');

@@ -175,7 +175,7 @@ enum {
 enum {
 	DMU_EV_MISS		= 1,	/* id start length op flags error: wants MAP or PLACE or FAIL (or DONE) with this id */
 	DMU_EV_CHANGED		= 2,	/* sequence start length kind destination physical */
-	DMU_EV_FLUSH		= 3,	/* id sequence: wants COMMITTED of it, or FAIL; data of those changes is durable already. One may come from the kernel itself, when the log fills up. With DMU_FLUSH_ASKED: wants DONE or FAIL */
+	DMU_EV_FLUSH		= 3,	/* id sequence start: wants COMMITTED of it, or FAIL; data of those changes is durable already. start: when it came, nanoseconds of CLOCK_MONOTONIC: what ended later it need not cover. One may come from the kernel itself, when the log fills up. With DMU_FLUSH_ASKED: wants DONE or FAIL */
 	DMU_EV_LEASE_LOW	= 4,	/* pool, length = sectors left; once, until it is above the mark again */
 	DMU_EV_REVOKED		= 5,	/* pool destination physical length flags: unused rest of a lease */
 	DMU_EV_INVALIDATED	= 6,	/* id: done and drained; may be what a predecessor asked for */

@@ -269,6 +269,23 @@ check 'debugged' "$debug" qcow2:/vm/a.qcow2 --name dbg --rule 'drop write at 16'
 	--run "yes kept | dd of=\$DMU_DEBUG_DEVICE bs=512 count=1 seek=8 iflag=fullblock oflag=direct conv=fsync &&
 		yes lost | dd of=\$DMU_DEBUG_DEVICE bs=512 count=1 seek=16 iflag=fullblock oflag=direct conv=fsync"
 check 'both devices are gone' wait_for 20 bash -c '! dmsetup ls | grep -q dbg'
+# Killed: what waits is taken over by another, and one that cannot begin takes nothing away.
+"$debug" qcow2:/vm/a.qcow2 --name dbg --log $work/image1 --on-death wait >$work/out 2>&1 &
+pid=$!
+check 'over the image again' said "$above"
+kill -9 $pid
+wait $pid 2>/dev/null
+(yes waited | dd of=$above bs=512 count=1 seek=24 iflag=fullblock oflag=direct conv=fsync,notrunc status=none) &
+writer=$!
+check 'with the same log it is refused' bash -c "! $debug qcow2:/vm/a.qcow2 --name dbg --log $work/image1 --on-death wait"
+check 'the image below stays' test -b /dev/mapper/dbg.below
+kill -0 $writer && pass 'the write waits' || fail 'the write waits'
+"$debug" qcow2:/vm/a.qcow2 --name dbg --log $work/image2 --on-death wait >$work/out 2>&1 &
+pid=$!
+wait $writer && pass 'with another log it goes on' || { fail 'with another log it goes on' && cat $work/out; }
+ends
+check 'both devices are gone again' wait_for 20 bash -c '! dmsetup ls | grep -q dbg'
+check 'what waited is in the image' bash -c "qemu-io -f qcow2 -c 'read -v 12288 512' /vm/a.qcow2 | grep -q waited"
 check 'qemu-img is content' qemu-img check -q /vm/a.qcow2
 check 'what was let through is in it' bash -c "qemu-io -f qcow2 -c 'read -v 4096 512' /vm/a.qcow2 | grep -q kept"
 check 'what was dropped is not' bash -c "! qemu-io -f qcow2 -c 'read -v 8192 512' /vm/a.qcow2 | grep -q lost"
@@ -301,6 +318,14 @@ wait $pid 2>/dev/null
 ! wait $first && ! wait $second && pass 'killed: what waited fails' || fail 'killed: what waited fails'
 check 'the log knows that they were pending' [ "$("$debug" log $work/log3 -k write -o pending | wc -l)" = 2 ]
 check 'the device can be removed' dmsetup remove --retry dbg
+
+start --log $work/log4 --base $work/base4 --rule 'reorder write every 3' --rule 'delay 2ms write every 11'
+check 'fio verifies over what is held, delayed and logged' fio_job --verify=crc32c --do_verify=1 --verify_state_save=0 \
+	--size=4M --randrepeat=0
+ends
+check 'and the log has all of it' bash -c "$debug replay $work/log4 --base $work/base4 --onto $work/again4 && cmp $work/again4 $below"
+refused() { ! "$debug" "$below" --name dbg --log $work/log4 >$work/refused 2>&1 && grep -q 'holds a log already' $work/refused; }
+check 'a log is not overwritten' refused
 
 start --on-death wait
 fio_job --verify=crc32c --do_verify=1 --loops=3 >$work/fio 2>&1 &

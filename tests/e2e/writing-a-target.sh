@@ -92,4 +92,8 @@ if [ "${1:-}" = --in-vm ]; then
 	check 'the page: turned around' turned
 	finish
 fi
-check 'the page: null and its change build' prepare && "$here/../vm/run" --share "$work/page:page" -- "$0" --in-vm
+check 'the page: null and its change build' prepare || finish
+for kernel in 6.1 6.12; do
+	"$here/../vm/run" --kernel $kernel --share "$work/page:page" -- "$0" --in-vm || fail "the page, Linux $kernel"
+done
+finish

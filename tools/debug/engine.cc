@@ -75,6 +75,9 @@ void Engine::arrived(const dmu_event& event) {
     if (request.op != Op::flush) request.range = {event.start, event.length};
     request.id = event.id;
     request.arrived = request.since = now();
+    // The kernel has synced what is below since then: a write that ended meanwhile is not covered.
+    if (request.op == Op::flush && event.start != 0)
+        request.arrived = std::clamp(Time(std::chrono::nanoseconds(event.start)), start_, request.arrived);
     requests_[request.serial] = std::move(made);
     note_arrival(request);
     queue_.push_back(request.serial);
@@ -353,6 +356,8 @@ std::vector<const Request*> Engine::waiting() const {
 }
 
 Result<std::uint64_t> Engine::mark(const std::string& text) {
+    if (text.size() > label_bytes)
+        return Error{Code::invalid, "a mark has at most " + std::to_string(label_bytes) + " bytes"};
     Record record;
     record.op = Op::mark;
     record.label = text;

@@ -47,14 +47,20 @@ public:
             attached->path_ = options.source;
             return attached;
         }
-        const auto path = attach_disk(*attached->ports_, {.spec = options.source, .name = options.name + ".below"});
+        const auto name = options.name + ".below";
+        const auto states = attached->ports_->states(nullptr);
+        attached->is_others_ =
+            std::any_of(states.begin(), states.end(), [&](const auto& one) { return one.name == name; });
+        const auto path = attach_disk(*attached->ports_, {.spec = options.source, .name = name});
         if (!path) return path.error();
         attached->path_ = *path;
-        attached->name_ = options.name + ".below";
+        attached->name_ = name;
         return attached;
     }
+    // Also what a predecessor has left is this one's now.
+    void take_over() { is_others_ = false; }
     ~Attached() {
-        if (name_.empty()) return;
+        if (name_.empty() || is_others_) return;
         if (const auto done = detach_disk(*ports_, name_); !done) fail(program, done.error().in(name_));
     }
     const std::string& path() const { return path_; }
@@ -63,6 +69,7 @@ private:
     Attached() = default;
     RealPorts ports_;
     std::string path_, name_;
+    bool is_others_ = false;
 };
 
 class Live {
@@ -86,6 +93,7 @@ private:
     Status prepare() {
         if (auto status = block_signals(); !status) return status;
         if (auto status = read_script(); !status) return status;
+        if (auto status = check_files(); !status) return status;
         auto attached = Attached::make(options_);
         if (!attached) return attached.error();
         attached_ = std::move(*attached);
@@ -98,6 +106,7 @@ private:
         if (!options_.base.empty())
             if (auto status = copy_base(*below_, below_->shape().sectors, options_.base); !status) return status;
         if (auto status = make_engine(); !status) return status;
+        attached_->take_over();
         protect_process();
         engine_->watch();
         return engine_->send();
@@ -119,6 +128,16 @@ private:
             for (std::string line; std::getline(file, line);) script_.push_back(line);
         }
         script_.insert(script_.end(), options_.commands.begin(), options_.commands.end());
+        return ok();
+    }
+
+    // Before anything is touched: it may be I/O that waits for this one.
+    Status check_files() const {
+        std::error_code unknown;
+        if (!options_.log.empty() && std::filesystem::exists(options_.log + "/records", unknown))
+            return Error{Code::busy, options_.log + " holds a log already; name another directory, or remove it"};
+        if (!options_.base.empty() && std::filesystem::exists(options_.base, unknown))
+            return Error{Code::busy, options_.base + " is there already; name another file for what is on the device"};
         return ok();
     }
 

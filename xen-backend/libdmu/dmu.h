@@ -76,10 +76,10 @@ DMU_API int dmu_attach(const char* key, uint32_t flags, struct dmu_channel** cha
  */
 DMU_API void dmu_close(struct dmu_channel* channel);
 
-/* The key it was attached by. The channel's own memory. */
+/* The key it was attached by. The channel's own memory. Any thread. */
 DMU_API const char* dmu_key(const struct dmu_channel* channel);
 
-/* For poll(): readable when there is an event. Stays the channel's; non-blocking, close-on-exec. */
+/* For poll(): readable when there is an event. Stays the channel's; non-blocking, close-on-exec. Any thread. */
 DMU_API int dmu_fd(const struct dmu_channel* channel);
 
 /*
@@ -135,19 +135,19 @@ DMU_API int dmu_destination_remove(struct dmu_channel* channel, uint32_t number)
 
 /* ---------------------------------------------------------------- state --- */
 
-/* Any thread. */
+/* The state as it is now. 0 or a negative errno, -EPERM: the credentials are not those that attached. Any thread. */
 DMU_API int dmu_get_state(struct dmu_channel* channel, struct dmu_state* state);
-/* How long I/O waits for a successor once this mapper is gone; DMU_WAIT_FOREVER. Any thread. */
+/* How many seconds I/O waits for a successor once this mapper is gone; DMU_WAIT_FOREVER. -EPERM. Any thread. */
 DMU_API int dmu_set_wait(struct dmu_channel* channel, uint32_t seconds);
-/* Not 0: ends what waits for the mapper in EIO, now and from now on; 0: stops that. Any thread. */
+/* Not 0: ends what waits for the mapper in EIO, now and from now on; 0: stops that. -EPERM. Any thread. */
 DMU_API int dmu_set_fail(struct dmu_channel* channel, int fail);
 
 /* ------------------------------------------------------------- commands --- */
 
 /*
- * Each fills the whole command. id: the miss that it answers, or 0. The fields
- * that dm-userspace.h names beyond the arguments (sequence, discard, zeroes,
- * pool, mirror) are set afterwards, by hand or by the helpers below.
+ * Each fills the whole command; they know of nothing else, so any thread may. id: the miss that it answers, or 0. The
+ * fields that dm-userspace.h names beyond the arguments (sequence, discard, zeroes, pool, mirror) are set afterwards,
+ * by hand or by the helpers below.
  */
 /* flags: DMU_MAP_*; RETURN and TELL have requests come back, see dm-userspace.h. */
 DMU_API void dmu_cmd_map_linear(struct dmu_command* command, uint64_t id, uint64_t start, uint64_t length,

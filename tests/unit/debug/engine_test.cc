@@ -447,6 +447,21 @@ TEST_F(LoggedEngineTest, HashesAndOutcomes) {
     EXPECT_EQ(all[5].sectors, 64u);
 }
 
+// The kernel has the disk below flushed before it tells: what ended meanwhile is not covered.
+TEST_F(LoggedEngineTest, AFlushIsOfWhenItCame) {
+    start_logged({});
+    write(8, 1);
+    const auto came = time + std::chrono::nanoseconds(1);
+    settle();
+    auto event = kernel->flush();
+    event.start = static_cast<std::uint64_t>(came.time_since_epoch().count());
+    give(event);
+    const auto all = records();
+    ASSERT_EQ(all.size(), 2u);
+    EXPECT_EQ(all[1].op, Op::flush);
+    EXPECT_GT(all[0].end, all[1].time);
+}
+
 TEST_F(LoggedEngineTest, FiltersKeepOthersOut) {
     start_logged({.data = KeepData::none, .filter = {.ranges = {{0, 8}}, .size = {1, 1}}});
     write(0, 1);

@@ -3,6 +3,7 @@
 #include "tools/debug/offline/commands.h"
 
 #include <iostream>
+#include <nlohmann/json.hpp>
 #include <sstream>
 
 #include "tests/unit/debug_offline/recorder.h"
@@ -201,6 +202,41 @@ TEST_F(Commands, BisectFindsTheFirstBadPoint) {
     EXPECT_THAT(out_, HasSubstr("no bad point"));
     EXPECT_EQ(run({"bisect", path_, "--base", base_, "--", "test", "!", "-e", "{}"}), 1);
     EXPECT_THAT(err_, HasSubstr("fails on the base"));
+}
+
+TEST_F(Commands, AsJson) {
+    Recorder& r = recorder();
+    r.write(0, 1, 'a');
+    r.flush();
+    r.write(2, 1, 'X');
+    const auto parsed = [&](std::vector<std::string> words, int status) {
+        EXPECT_EQ(run(std::move(words)), status) << err_;
+        std::vector<nlohmann::json> all;
+        std::istringstream in(out_);
+        for (std::string line; std::getline(in, line);) all.push_back(nlohmann::json::parse(line));
+        return all;
+    };
+    const auto summary = parsed({"log", path_, "--summary", "--json"}, 0).at(0);
+    EXPECT_EQ(summary["records"], 3);
+    EXPECT_EQ(summary["kinds"]["write"], (nlohmann::json{{"count", 2}, {"sectors", 2}}));
+    const auto replay = parsed({"replay", path_, "--base", base_, "--onto", directory_ / "onto", "--json"}, 0).at(0);
+    EXPECT_EQ(replay["writes"], 2);
+    auto crash = parsed(with_check({"crash", path_, "--at", "3", "--base", base_, "--all", "--json"}), 2);
+    ASSERT_EQ(crash.size(), 4u);
+    EXPECT_EQ(crash[0]["kind"], "crash");
+    EXPECT_EQ(crash[0]["uncertain"], 1);
+    EXPECT_TRUE(crash[1]["good"]);
+    EXPECT_FALSE(crash[2]["good"]);
+    EXPECT_EQ(crash[3], (nlohmann::json{{"kind", "verdict"}, {"bad", 1}, {"of", 2}}));
+    crash = parsed({"crash", path_, "--at", "3", "--base", base_, "--onto", directory_ / "onto", "--json"}, 0);
+    EXPECT_EQ(crash.at(1)["path"], directory_ / "onto");
+    const auto bisect = parsed(with_check({"bisect", path_, "--base", base_, "--json"}), 0);
+    EXPECT_EQ(bisect.front()["kind"], "tried");
+    EXPECT_EQ(bisect.back()["kind"], "bad");
+    EXPECT_EQ(bisect.back()["number"], 3);
+    EXPECT_EQ(bisect.back()["record"]["sector"], 2);
+    EXPECT_EQ(parsed({"bisect", path_, "--base", base_, "-q", "--json", "--", "test", "-e", "{}"}, 2).at(0)["kind"],
+              "none");
 }
 
 TEST_F(Commands, BisectOfWhatIsBadOnlyForAWhile) {

@@ -10,6 +10,10 @@
 
 namespace dmu::debug {
 
+void print_json(const Json& json) {
+    std::cout << json.dump(-1, ' ', false, Json::error_handler_t::replace) << std::endl;
+}
+
 int failed(const Error& error) {
     return fail("dmu-debug", error);
 }
@@ -117,9 +121,7 @@ int explain_ranges(const std::string& device, const std::vector<std::string>& ra
     for (const auto& range : wanted)
         for (const auto& part : (*explainer)->explain(range.start, range.length)) {
             if (json) {
-                const nlohmann::ordered_json object = {
-                    {"sector", part.sector}, {"sectors", part.sectors}, {"text", part.text}};
-                std::cout << object.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace) << "\n";
+                print_json({{"sector", part.sector}, {"sectors", part.sectors}, {"text", part.text}});
             } else {
                 std::cout << part.sector << "+" << part.sectors << " " << part.text << "\n";
             }

@@ -2,6 +2,8 @@
 // What the offline commands share.
 #pragma once
 
+#include <nlohmann/json.hpp>
+
 #include "tools/debug/explain.h"
 #include "tools/debug/offline/image_file.h"
 #include "tools/debug/offline/listing.h"
@@ -10,6 +12,10 @@
 namespace dmu::debug {
 
 inline constexpr int exit_bad = 2;  // a check has failed, or none has where one was looked for
+
+using Json = nlohmann::ordered_json;
+// A line of its own.
+void print_json(const Json& json);
 
 int failed(const Error& error);
 int ended(const Status& status);

@@ -41,7 +41,10 @@ int list(const LogOptions& options) {
     if (!log) return failed(log.error());
     if (!options.export_path.empty()) return ended(export_log_writes(**log, options.export_path));
     if (options.summary) {
-        std::cout << summary_text(**log);
+        if (options.json)
+            std::cout << summary_json(**log) << "\n";
+        else
+            std::cout << summary_text(**log);
         return 0;
     }
     Result<std::unique_ptr<Explained>> explained = std::unique_ptr<Explained>();
@@ -87,10 +90,12 @@ int replay_command(int argc, char** argv) {
     CLI::App app("Makes the device as it was after a request.", "dmu-debug replay");
     std::string directory, base, onto;
     std::uint64_t to = UINT64_MAX;
+    bool json = false;
     app.add_option("DIR", directory, "the log")->required();
     app.add_option("--base", base, "the device or raw image as it was before the log")->required();
     app.add_option("--to", to, "the last request that is there; all of them without it");
     app.add_option("--onto", onto, "file or block device, overwritten")->required();
+    app.add_flag("--json", json, "the result as JSON");
     return run_program(app, argc, argv, [&] {
         const auto log = open_whole_log(directory);
         if (!log) return failed(log.error());
@@ -101,7 +106,10 @@ int replay_command(int argc, char** argv) {
         auto image = make_image(**log, contents_of(applied), base, onto);
         if (!image) return failed(image.error());
         if (auto done = image->sync(); !done) return failed(done.error());
-        std::cout << applied.size() << " writes onto " << onto << "\n";
+        if (json)
+            print_json({{"writes", applied.size()}, {"onto", onto}});
+        else
+            std::cout << applied.size() << " writes onto " << onto << "\n";
         return 0;
     });
 }

@@ -20,7 +20,7 @@ struct CrashOptions {
     std::string directory, base, onto, name, with;
     std::vector<std::string> command;
     std::uint64_t at = 0, sample = 0, seed = 1, limit = 4096;
-    bool all = false, torn = false;
+    bool all = false, torn = false, json = false;
 
     bool many() const { return all || sample != 0; }
 };
@@ -48,7 +48,8 @@ public:
         if (!states) return failed(states.error());
         describe(states->size());
         if (options_.onto.empty() && options_.name.empty() && options_.command.empty()) {
-            for (const auto& one : point_.uncertain) std::cout << record_text(*one.record) << "\n";
+            for (const auto& one : point_.uncertain)
+                std::cout << (options_.json ? record_json(*one.record) : record_text(*one.record)) << "\n";
             return 0;
         }
         if (options_.base.empty())
@@ -73,6 +74,14 @@ private:
     }
 
     void describe(std::size_t chosen) const {
+        if (options_.json)
+            return print_json({{"kind", "crash"},
+                               {"at", point_.at},
+                               {"safe", point_.durable.size()},
+                               {"uncertain", point_.uncertain.size()},
+                               {"unordered_pairs", point_.unordered.size()},
+                               {"results", count_text(point_)},
+                               {"chosen", chosen}});
         std::cout << "crash at " << point_.at << ": " << point_.durable.size() << " writes are safe, "
                   << point_.uncertain.size() << " uncertain";
         if (!point_.unordered.empty()) std::cout << ", " << point_.unordered.size() << " pairs in either order";
@@ -99,8 +108,7 @@ private:
                 const auto image = make_image(log_, contents_of(states[i]), options_.base, path);
                 if (!image) return failed(image.error());
             }
-            if (!options_.onto.empty()) std::cout << path << ": ";
-            if (auto good = check(path, states[i]); !good)
+            if (auto good = check(path, states[i], !options_.onto.empty()); !good)
                 return failed(good.error());
             else if (!*good)
                 bad++;
@@ -110,12 +118,15 @@ private:
 
     int conclude(std::size_t bad, std::size_t of) const {
         if (options_.command.empty()) return 0;
-        std::cout << bad << " of " << of << " bad\n";
+        if (options_.json)
+            print_json({{"kind", "verdict"}, {"bad", bad}, {"of", of}});
+        else
+            std::cout << bad << " of " << of << " bad\n";
         return bad == 0 ? 0 : exit_bad;
     }
 
-    // Prints the state's line. True: no command, or it is content.
-    Result<bool> check(const std::string& path, const CrashState& state) const {
+    // Prints the state's line, the path before it if it stays. True: no command, or it is content.
+    Result<bool> check(const std::string& path, const CrashState& state, bool stays) const {
         std::string verdict;
         Judged judged;
         if (!options_.command.empty()) {
@@ -124,6 +135,18 @@ private:
             judged = std::move(*result);
             verdict = judged.good() ? "good, " : "bad (status " + std::to_string(judged.status) + "), ";
         }
+        if (options_.json) {
+            Json line{{"kind", "result"}, {"state", state_text(point_, state)}};
+            if (stays) line["path"] = path;
+            if (!options_.command.empty()) {
+                line["good"] = judged.good();
+                line["status"] = judged.status;
+                line["output"] = judged.output;
+            }
+            print_json(line);
+            return judged.good();
+        }
+        if (stays) std::cout << path << ": ";
         std::cout << verdict << state_text(point_, state) << "\n";
         if (!judged.good()) std::cout << judged.output;
         std::cout.flush();
@@ -145,8 +168,7 @@ private:
             auto device =
                 CrashDevice::make(*mapper, name, log_, contents_of(states[i]), options_.base, scratch_->file(name));
             if (!device) return failed(device.error());
-            std::cout << (*device)->path() << ": ";
-            const auto good = check((*device)->path(), states[i]);
+            const auto good = check((*device)->path(), states[i], true);
             if (!good) return failed(good.error());
             if (!*good) bad++;
             if (options_.command.empty())
@@ -159,7 +181,10 @@ private:
     }
 
     int wait_for_end(const ::sigset_t& ends, std::vector<std::unique_ptr<CrashDevice>>& served) const {
-        std::cout << "served until this is interrupted" << std::endl;
+        if (options_.json)
+            print_json({{"kind", "served"}, {"devices", served.size()}});
+        else
+            std::cout << "served until this is interrupted" << std::endl;
         while (!served.empty()) {
             int signal = 0;
             if (::sigwait(&ends, &signal) != 0) continue;
@@ -183,8 +208,22 @@ struct BisectLine {
     std::string directory, onto;
     FilterOptions points;
     BisectOptions options;
-    bool torn = false, quiet = false;
+    bool torn = false, quiet = false, json = false;
 };
+
+void report_json(const BisectResult& result, const LogReader& log, const Explained* explained) {
+    const auto& bad = *result.bad;
+    const auto& record = log.records()[bad.number - 1];
+    print_json({{"kind", "bad"},
+                {"number", bad.number},
+                {"good_before", bad.good_before},
+                {"checks", result.checks},
+                {"points", result.points},
+                {"record", Json::parse(record_json(record, "", explained != nullptr ? explained->of(record) : ""))},
+                {"crash", bad.state},
+                {"status", bad.judged.status},
+                {"output", bad.judged.output}});
+}
 
 void report(const BisectResult& result, const LogReader& log, const Explained* explained) {
     const auto& bad = *result.bad;
@@ -208,9 +247,17 @@ int bisect_log(BisectLine& line) {
     if (!scratch) return failed(scratch.error());
     options.scratch = line.onto.empty() ? (*scratch)->file("image") : line.onto;
     const auto result = bisect(**log, options, [&](const std::string& words) {
-        if (!line.quiet) std::cout << words << std::endl;
+        if (line.quiet) return;
+        if (line.json)
+            print_json({{"kind", "tried"}, {"text", words}});
+        else
+            std::cout << words << std::endl;
     });
     if (!result) return failed(result.error());
+    if (!result->bad && line.json) {
+        print_json({{"kind", "none"}, {"checks", result->checks}, {"points", result->points}});
+        return exit_bad;
+    }
     if (!result->bad) {
         std::cout << "no bad point: " << result->checks << " checks passed, of " << result->points << " points"
                   << (options.linear ? "" : "; the last one is good: --linear tries each") << "\n";
@@ -218,7 +265,7 @@ int bisect_log(BisectLine& line) {
     }
     // Without an explanation where there is none.
     const auto explained = Explained::open(**log, options.base, "");
-    report(*result, **log, explained ? explained->get() : nullptr);
+    (line.json ? report_json : report)(*result, **log, explained ? explained->get() : nullptr);
     return 0;
 }
 
@@ -241,6 +288,7 @@ int crash_command(int argc, char** argv) {
     auto* onto = app.add_option("--onto", options.onto, "file or block device; of several results a directory");
     app.add_option("--name", options.name, "as a device, /dev/mapper/NAME; of several results NAME-0001, ...")
         ->excludes(onto);
+    app.add_flag("--json", options.json, "an object of JSON per line");
     app.add_option("COMMAND", options.command, "behind --: a check of each, with {} for its name");
     return run_program(app, argc, argv, [&] {
         const auto log = open_whole_log(options.directory);
@@ -264,6 +312,7 @@ int bisect_command(int argc, char** argv) {
     app.add_flag("--torn", line.torn, "writes may also be there in part")->needs(crash);
     app.add_option("--onto", line.onto, "where the images are made; holds the first bad one afterwards");
     app.add_flag("-q,--quiet", line.quiet, "do not say what was tried");
+    app.add_flag("--json", line.json, "an object of JSON per line");
     line.points.add_to(app);
     app.add_option("COMMAND", line.options.command, "behind --: the check, with {} for the image's name")->required();
     return run_program(app, argc, argv, [&] { return bisect_log(line); });

@@ -128,6 +128,20 @@ std::string record_json(const Record& record, const std::string& hash, const std
     return json.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
 }
 
+std::string summary_json(const LogReader& log) {
+    nlohmann::ordered_json json = {{"source", log.header().source},
+                                   {"sectors", log.header().sectors},
+                                   {"started", log.header().started},
+                                   {"records", log.records().size()}};
+    for (const auto& record : log.records()) {
+        auto& kind = json["kinds"][op_text(record.op)];
+        if (kind.is_null()) kind = {{"count", 0}, {"sectors", 0}};
+        kind["count"] = kind["count"].get<std::uint64_t>() + 1;
+        kind["sectors"] = kind["sectors"].get<std::uint64_t>() + record.sectors;
+    }
+    return json.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
+}
+
 std::string summary_text(const LogReader& log) {
     std::array<std::uint64_t, 6> counts{}, amounts{};
     std::uint64_t last = 0;

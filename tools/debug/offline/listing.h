@@ -31,5 +31,6 @@ std::string record_text(const Record& record, const std::string& hash = "", cons
 std::string record_json(const Record& record, const std::string& hash = "", const std::string& explanation = "");
 // What the log is: device, when, how much of what.
 std::string summary_text(const LogReader& log);
+std::string summary_json(const LogReader& log);
 
 }  // namespace dmu::debug
