@@ -20,7 +20,8 @@ key=/etc/xen/keys/web
 passphrase=correct-horse-battery
 pattern=PLAINTEXT-of-the-guest
 kinds=${*:-luks aes qcow-aes luks-over-aes aes-over-raw}
-more_kinds='luks-over-luks aes-snapshot luks-data-file'
+# Of 2 MiB: a grain is more than what is encrypted or filled at a time.
+more_kinds='luks-over-luks aes-snapshot luks-data-file luks-2m aes-2m aes-2m-over-raw'
 
 # --- images ----------------------------------------------------------------------------
 secret="secret,id=s,file=$key"
@@ -46,6 +47,9 @@ make_image() { # KIND
 	luks) qemu-img create -q -f qcow2 --object "$secret" -o $luks /vm/i.img $size ;;
 	aes) qemu-img create -q -f qcow2 --object "$secret" -o $aes /vm/i.img $size ;;
 	qcow-aes) format=qcow && qemu-img create -q -f qcow --object "$secret" -o $aes /vm/i.img $size ;;
+	luks-2m) qemu-img create -q -f qcow2 --object "$secret" -o "$luks,cluster_size=2M" /vm/i.img $size ;;
+	aes-2m) qemu-img create -q -f qcow2 --object "$secret" -o "$aes,cluster_size=2M" /vm/i.img $size ;;
+	aes-2m-over-raw) make_base raw size=$size && make_over "$aes,cluster_size=2M" raw ;;
 	luks-over-luks) below=';backing-key-file='$key && make_base qcow2 $luks && make_over $luks qcow2 ;;
 	luks-over-aes) below=';backing-key-file='$key && make_base qcow2 $aes && make_over $luks qcow2 ;;
 	aes-snapshot) make_base qcow2 $aes && mv /vm/base.img /vm/i.img &&

@@ -20,7 +20,7 @@ set -u
 
 size=96M
 kinds=${*:-qcow2 qcow2-old qcow2-small qcow2-compressed qcow2-zstd qcow2-subclusters qcow2-data-file qcow2-over-vmdk
-	qcow2-snapshot qcow2-preallocated qcow-compressed vmdk vmdk-leased vmdk-split vmdk-late vmdk-flat vmdk-cowd
+	qcow2-snapshot qcow2-preallocated qcow2-compressed-2m qcow2-over-stream qcow-compressed vmdk vmdk-leased vmdk-split vmdk-late vmdk-flat vmdk-cowd
 	vmdk-over-vmdk}
 key=/etc/xen/keys/web
 secret=secret,id=s,file=$key
@@ -44,6 +44,9 @@ make_image() { # KIND; prints FORMAT:PATH
 	qcow2-subclusters) qemu-img convert -q -O qcow2 -o extended_l2=on,cluster_size=128k $base "$i" ;;
 	qcow2-data-file) qemu-img create -q -f qcow2 -o "data_file=$i.data" "$i" $size ;;
 	qcow2-over-vmdk) qemu-img convert -q -O vmdk $base "$i.vmdk" &&
+		qemu-img create -q -f qcow2 -b "$i.vmdk" -F vmdk "$i" $size ;;
+	qcow2-compressed-2m) qemu-img convert -q -c -O qcow2 -o cluster_size=2M $base "$i" ;;
+	qcow2-over-stream) qemu-img convert -q -O vmdk -o subformat=streamOptimized $base "$i.vmdk" &&
 		qemu-img create -q -f qcow2 -b "$i.vmdk" -F vmdk "$i" $size ;;
 	qcow2-snapshot) qemu-img convert -q -O qcow2 $base "$i" && qemu-img snapshot -c before "$i" ;;
 	qcow2-luks | qcow2-aes) qemu-img convert -q --object "$secret" -O qcow2 \
@@ -232,6 +235,7 @@ try_with_reboot() { # KIND...
 	check 'the guest reboots' wait_for 240 rebooted || { show_logs && return; }
 	check 'it starts again' guest_attach f || { show_logs && return; }
 	use_all 'after the reboot the files are there' second_use "$@"
+	check 'no key is in xenstore' no_secret
 	check 'the guest ends' guest_stop f
 	check 'its devices go' wait_for 60 no_devices || show_logs
 	i=0
@@ -241,6 +245,8 @@ try_with_reboot() { # KIND...
 	done
 	rm -rf /vm/*
 }
+# From a file: grep has a command line, too.
+no_secret() { ! { xenstore-ls -f; xl list -l; cat /proc/[0-9]*/cmdline; } 2>/dev/null | grep -a -F -f $key; }
 no_devices() { [ -z "$(devices)" ]; }
 
 make_store /vm 900M && make_base && modprobe dm-userspace && mkdir -p /etc/xen/keys && printf secret-of-web >$key ||
