@@ -51,6 +51,7 @@ void notify_ready();
 // forwards SIGTERM, SIGINT and SIGHUP. The status to exit with. Where it is the child:
 // worker's. After exit_restart renew is called, which becomes the new program; should it
 // return, the old one goes on.
-int supervise(const std::function<int()>& worker, const std::function<void()>& renew = [] {});
+int supervise(
+    const std::function<int()>& worker, const std::function<void()>& renew = [] {});
 
 }  // namespace dmu
