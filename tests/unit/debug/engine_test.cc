@@ -449,7 +449,7 @@ TEST_F(LoggedEngineTest, HashesAndOutcomes) {
 
 // The kernel has the disk below flushed before it tells: what ended meanwhile is not covered.
 TEST_F(LoggedEngineTest, AFlushIsOfWhenItCame) {
-    start_logged({});
+    start_logged({.data = KeepData::none});
     write(8, 1);
     const auto came = time + std::chrono::nanoseconds(1);
     settle();
