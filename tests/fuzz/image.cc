@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 // Any bytes as an image: checked, opened, read, written, repaired. Nothing may crash, hang,
-// take much memory, or map guest data where there is none.
+// take much memory, or map guest data where there is none. Every file that a name in the
+// image reaches (extents, external data) is what begins at byte 4096 of the input.
 #include <algorithm>
 #include <cstdlib>
 
@@ -12,12 +13,30 @@ namespace {
 using namespace dmu;
 
 constexpr std::uint64_t most_read = 1 << 20;
+constexpr std::size_t other_at = 4096;
+
+struct Files {
+    std::shared_ptr<MemoryStore> image, other;
+};
 
 Result<std::unique_ptr<BlockFile>> open_memory(void* context, const Chain::FileRequest& request) {
-    if (request.layer != 0 || request.file != 0) return Error{Code::not_found, request.path};
-    const auto& store = *static_cast<std::shared_ptr<MemoryStore>*>(context);
-    return std::unique_ptr<BlockFile>(std::make_unique<MemoryFile>(store, request.path, request.mode.writable));
+    if (request.layer != 0 || request.create) return Error{Code::not_found, request.path};
+    const auto& files = *static_cast<Files*>(context);
+    return std::unique_ptr<BlockFile>(std::make_unique<MemoryFile>(request.file == 0 ? files.image : files.other,
+                                                                   request.path, request.mode.writable));
 }
+
+class Others final : public Neighbours {
+public:
+    explicit Others(Files& files) : files_(files) {}
+    Result<std::unique_ptr<BlockFile>> open(const std::string& name, OpenMode mode) override {
+        return std::unique_ptr<BlockFile>(std::make_unique<MemoryFile>(files_.other, name, mode.writable));
+    }
+    Result<std::unique_ptr<BlockFile>> create(const std::string& name) override { return Error{Code::denied, name}; }
+
+private:
+    Files& files_;
+};
 
 void check_mappings(Chain& chain, GuestRange range) {
     const auto mappings = chain.look_up(range);
@@ -33,8 +52,8 @@ void check_mappings(Chain& chain, GuestRange range) {
     if (at < range.end() || at > chain.top().info().virtual_size) std::abort();
 }
 
-void use(std::shared_ptr<MemoryStore> store, bool writable) {
-    const auto chain = Chain::open({DMU_FUZZ_FORMAT, {}, "/image"}, writable, PathPolicy{}, open_memory, &store);
+void use(Files files, bool writable) {
+    const auto chain = Chain::open({DMU_FUZZ_FORMAT, {}, "/image"}, writable, PathPolicy{}, open_memory, &files);
     if (!chain) return;
     const auto size = (*chain)->top().info().virtual_size;
     const auto bytes = std::min(size, most_read);
@@ -63,15 +82,18 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     const auto* format = find_format(DMU_FUZZ_FORMAT);
     if (format == nullptr) std::abort();
     (void)format->recognises(bytes);
-    const auto fresh = [&] {
+    const auto store_of = [](std::span<const std::byte> content) {
         auto store = std::make_shared<MemoryStore>();
-        store->bytes.assign(bytes.begin(), bytes.end());
+        store->bytes.assign(content.begin(), content.end());
         store->capacity = 64 << 20;
         return store;
     };
+    const auto fresh = [&] { return Files{store_of(bytes), store_of(bytes.subspan(std::min(size, other_at)))}; };
     for (const auto repair : {Repair::none, Repair::all}) {
-        MemoryFile file(fresh(), "/image", true);
-        (void)static_cast<bool>(format->check(file, {repair, nullptr}));
+        auto files = fresh();
+        MemoryFile file(files.image, "/image", true);
+        Others others(files);
+        (void)static_cast<bool>(format->check(file, {repair, &others}));
     }
     use(fresh(), false);
     use(fresh(), true);
