@@ -6,7 +6,7 @@
 # renew the page.
 #
 # vm: --kernel 6.1 --timeout 1000
-# vm-long: --kernel 6.12 --timeout 500
+# vm-long: --kernel 6.12 --timeout 1000
 set -uo pipefail
 # shellcheck source=tests/vm/lib.sh
 . "$(dirname "$0")/../vm/lib.sh"
@@ -34,7 +34,7 @@ awk '
 	/^    [$>] / && typed { print line >"page.sh"; print line >(n ".typed"); next }
 	/^    / && n { typed = 0; print substr($0, 5) >(n ".shown") }
 ' "$page"
-timeout 400 bash page.sh </dev/null || fail "the page's last command: $(tail -n 1 page.sh)"
+timeout 800 bash page.sh </dev/null || fail "the page's last command: $(tail -n 1 page.sh)"
 [ ! -d /out ] || cp ./*.out ./*.typed /out
 
 # Numbers, times and widths differ from run to run; "..." stands for what was left out.
