@@ -6,7 +6,7 @@
 
 namespace dmu {
 
-class Qcow2Qemu : public ::testing::Test {
+class QemuImages : public ::testing::Test {
 protected:
     void SetUp() override {
         if (!has_qemu()) GTEST_SKIP() << "no qemu-img and qemu-io";
@@ -21,11 +21,11 @@ protected:
     }
     // As our and qemu's tools name an image; the key of an encrypted one is in the file "key".
     std::string spec(const std::string& name) {
-        return "qcow2" + (method_.empty() ? "" : ";key-file=" + directory_ / "key") + ":" + directory_ / name;
+        return format_ + (method_.empty() ? "" : ";key-file=" + directory_ / "key") + ":" + directory_ / name;
     }
     std::string node(const std::string& name) const {
-        if (method_.empty()) return " -f qcow2 " + name;
-        return secret() + " --image-opts driver=qcow2,encrypt.format=" + method_ +
+        if (method_.empty()) return " -f " + format_ + " " + name;
+        return secret() + " --image-opts driver=" + format_ + ",encrypt.format=" + method_ +
                ",encrypt.key-secret=s,file.filename=" + name;
     }
     static std::string secret() { return " --object secret,id=s,file=key"; }
@@ -69,6 +69,16 @@ protected:
         ASSERT_OK(chain->read({0}, seen));
         EXPECT_TRUE(seen == model) << name;
     }
+    const std::uint64_t seed_ = test_seed();
+    std::mt19937_64 random_{seed_};
+    ::testing::ScopedTrace trace_{__FILE__, __LINE__, "DMU_TEST_SEED=" + std::to_string(seed_)};
+    TempDir directory_{fast_directory()};
+    std::string format_ = "qcow2";
+    std::string method_;  // "aes", "luks"; empty: not encrypted
+};
+
+class Qcow2Qemu : public QemuImages {
+protected:
     void both_read(const std::string& name, const Bytes& model) {
         we_read(name, model);
         qemu("qemu-img check -q" + node(name));
@@ -82,12 +92,6 @@ protected:
             if (i / 20000 % 2) bytes[i] = static_cast<std::byte>(i / 20000);
         return bytes;
     }
-
-    const std::uint64_t seed_ = test_seed();
-    std::mt19937_64 random_{seed_};
-    ::testing::ScopedTrace trace_{__FILE__, __LINE__, "DMU_TEST_SEED=" + std::to_string(seed_)};
-    TempDir directory_{fast_directory()};
-    std::string method_;  // "aes", "luks"; empty: not encrypted
 };
 
 }  // namespace dmu
