@@ -2,6 +2,7 @@
 #include "formats/qcow2/refcounts.h"
 
 #include <algorithm>
+#include <iterator>
 
 #include "formats/core/endian.h"
 #include "formats/core/units.h"
@@ -172,11 +173,17 @@ Status Refcounts::write_table() {
         if (!encoded) return encoded.error();
         return done ? file_.write(0, *encoded) : done;
     }
-    for (const auto index : fresh_) {
-        std::vector<std::byte> raw(8);
-        store_be<std::uint64_t>(raw, 0, table_[index]);
-        auto done = file_.write(header_.refcount_table_offset + index * 8, raw);
+    // A block may lie where one before it counts: what points at them gets to the disk as one
+    // sector, and sector after sector.
+    constexpr std::uint64_t per_sector = sector_size / 8;
+    for (auto first = fresh_.begin(); first != fresh_.end();) {
+        const auto end = fresh_.lower_bound(align_down(*first, per_sector) + per_sector);
+        std::vector<std::byte> raw((*std::prev(end) - *first + 1) * 8);
+        for (std::size_t at = 0; at < raw.size(); at += 8) store_be<std::uint64_t>(raw, at, table_[*first + at / 8]);
+        auto done = file_.write(header_.refcount_table_offset + *first * 8, raw);
+        if (done && end != fresh_.end()) done = file_.sync();
         if (!done) return done;
+        first = end;
     }
     return ok();
 }
