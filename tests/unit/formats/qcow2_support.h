@@ -138,19 +138,27 @@ inline std::string fast_directory() {
 struct QemuView {
     TempDir directory{fast_directory()};
 
-    explicit QemuView(const MemoryDisks& disks) {
+    // encryption: "aes", "luks"; empty: none.
+    explicit QemuView(const MemoryDisks& disks, const std::string& encryption = "", const std::string& key_file = "")
+        : node_(encryption.empty() ? "-f qcow2 "
+                                   : "--object secret,id=s,file='" + key_file +
+                                         "' --image-opts driver=qcow2,encrypt.key-secret=s,encrypt.format=" +
+                                         encryption + ",file.filename=") {
         for (const auto& [path, store] : disks.stores)
             write_file(directory / std::filesystem::path(path).filename().string(), store->bytes);
     }
     Ran check(const std::string& name) {
-        return run_command("cd '" + directory.path() + "' && qemu-img check -f qcow2 '" + name + "'");
+        return run_command("cd '" + directory.path() + "' && qemu-img check " + node_ + name);
     }
     Bytes content(const std::string& name) {
         const auto ran =
-            run_command("cd '" + directory.path() + "' && qemu-img convert -f qcow2 -O raw '" + name + "' out.raw");
+            run_command("cd '" + directory.path() + "' && qemu-img convert -O raw " + node_ + name + " out.raw");
         EXPECT_EQ(ran.status, 0) << ran.output;
         return read_file(directory / "out.raw");
     }
+
+private:
+    const std::string node_;
 };
 
 }  // namespace dmu
