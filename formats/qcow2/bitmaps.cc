@@ -28,8 +28,12 @@ Result<std::vector<BitmapEntry>> read_bitmaps(BlockFile& file, const Header& hea
     if (!done) return done.error();
     for (std::size_t at = 0; at < raw.size();) {
         if (raw.size() - at < fixed_bytes) return wrong("the directory of bitmaps is cut");
-        BitmapEntry entry{at, load_be<std::uint64_t>(raw, at), load_be<std::uint32_t>(raw, at + 8),
-                          load_be<std::uint32_t>(raw, at + flags_at), ""};
+        BitmapEntry entry{at,
+                          load_be<std::uint64_t>(raw, at),
+                          load_be<std::uint32_t>(raw, at + 8),
+                          load_be<std::uint32_t>(raw, at + flags_at),
+                          "",
+                          std::to_integer<unsigned>(raw[at + 17])};
         const std::uint64_t name = load_be<std::uint16_t>(raw, at + 18), extra = load_be<std::uint32_t>(raw, at + 20);
         const auto bytes = align_up(fixed_bytes + extra + name, 8);
         if (bytes > raw.size() - at) return wrong("the directory of bitmaps is cut");
@@ -40,6 +44,28 @@ Result<std::vector<BitmapEntry>> read_bitmaps(BlockFile& file, const Header& hea
     }
     if (entries.size() != (*extension)->count) return wrong("the directory of bitmaps has another number of them");
     return entries;
+}
+
+Status describe_bitmaps(BlockFile& file, const Header& header, std::vector<ImageInfo::Detail>& details) {
+    const auto entries = read_bitmaps(file, header);
+    if (!entries) return entries.error();
+    for (std::size_t i = 0; i < entries->size(); i++) {
+        const auto& entry = (*entries)[i];
+        if (entry.granularity_bits > 63)
+            return Error{Code::corrupt, "qcow2 image '" + file.name() + "': the granularity of bitmap '" + entry.name +
+                                            "' is 2^" + std::to_string(entry.granularity_bits)};
+        const auto place = "bitmaps/" + std::to_string(i) + "/";
+        details.push_back({place + "name", entry.name});
+        details.push_back({place + "granularity", std::uint64_t{1} << entry.granularity_bits});
+        unsigned flags = 0;
+        const auto flag = [&](std::uint32_t bit, const char* word) {
+            if ((entry.flags & bit) != 0)
+                details.push_back({place + "flags/" + std::to_string(flags++), std::string(word)});
+        };
+        flag(1, "in-use");
+        flag(2, "auto");
+    }
+    return ok();
 }
 
 Result<bool> bitmaps_need_mark(BlockFile& file, const Header& header) {

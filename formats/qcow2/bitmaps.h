@@ -13,6 +13,7 @@
 #pragma once
 
 #include "formats/core/block_file.h"
+#include "formats/core/image.h"
 #include "formats/qcow2/header.h"
 
 namespace dmu::qcow2 {
@@ -23,6 +24,7 @@ struct BitmapEntry {
     std::uint32_t table_entries = 0;
     std::uint32_t flags = 0;
     std::string name;
+    unsigned granularity_bits = 0;
     bool in_use() const { return (flags & 1) != 0; }
 };
 
@@ -31,6 +33,8 @@ Result<std::vector<BitmapEntry>> read_bitmaps(BlockFile& file, const Header& hea
 
 // Whether there is one that is not marked yet.
 Result<bool> bitmaps_need_mark(BlockFile& file, const Header& header);
+// What they are, for people, added to the details.
+Status describe_bitmaps(BlockFile& file, const Header& header, std::vector<ImageInfo::Detail>& details);
 // Not synced.
 Status mark_bitmaps_in_use(BlockFile& file, const Header& header);
 

@@ -48,6 +48,40 @@ void set_crypto(Header& header, const CryptoExtension& crypto) {
     header.set_extension(extension_crypto, raw);
 }
 
+Status describe_luks(BlockFile& file, const Header& header, std::uint64_t file_bytes,
+                     std::vector<ImageInfo::Detail>& details) {
+    const auto crypto = crypto_of(header, file_bytes, file.name());
+    if (!crypto) return crypto.error();
+    if (!*crypto) return ok();
+    std::vector<std::byte> raw(crypto::luks_header_bytes);
+    auto done = file.read((*crypto)->offset, raw);
+    if (!done) return done;
+    const auto luks = crypto::decode_luks(raw, (*crypto)->bytes, file.name());
+    if (!luks) return luks.error();
+    const auto say = [&](const std::string& key, auto value) { details.push_back({"encrypt/" + key, value}); };
+    // "xts-plain64", "cbc-essiv:sha256"; the key of XTS is two.
+    const auto dash = luks->mode.find('-'), colon = luks->mode.find(':');
+    const auto bits = luks->key_bytes * (luks->mode.starts_with("xts") ? 4 : 8);
+    say("uuid", luks->uuid);
+    say("cipher-alg", luks->cipher + "-" + std::to_string(bits));
+    say("cipher-mode", luks->mode.substr(0, dash));
+    if (dash != std::string::npos) say("ivgen-alg", luks->mode.substr(dash + 1, colon - dash - 1));
+    if (colon != std::string::npos) say("ivgen-hash-alg", luks->mode.substr(colon + 1));
+    say("hash-alg", luks->hash);
+    say("payload-offset", std::uint64_t{luks->payload_sector} * sector_size);
+    say("master-key-iters", std::uint64_t{luks->digest_iterations});
+    for (std::size_t i = 0; i < luks->slots.size(); i++) {
+        const auto& slot = luks->slots[i];
+        const auto place = "slots/" + std::to_string(i) + "/";
+        say(place + "active", slot.active);
+        say(place + "key-offset", std::uint64_t{slot.sector} * sector_size);
+        if (!slot.active) continue;
+        say(place + "iters", std::uint64_t{slot.iterations});
+        say(place + "stripes", std::uint64_t{slot.stripes});
+    }
+    return ok();
+}
+
 Result<std::unique_ptr<Cipher>> open_cipher(BlockFile& file, const Header& header, std::uint64_t file_bytes,
                                             const OpenOptions& options) {
     const auto crypto = crypto_of(header, file_bytes, file.name());

@@ -30,6 +30,10 @@ Result<std::optional<CryptoExtension>> crypto_of(const Header& header, std::uint
                                                  const std::string& name);
 void set_crypto(Header& header, const CryptoExtension& crypto);
 
+// What the LUKS header says, where there is one, for people, added to the details.
+Status describe_luks(BlockFile& file, const Header& header, std::uint64_t file_bytes,
+                     std::vector<ImageInfo::Detail>& details);
+
 // nullptr: not encrypted. Code::denied: no key file, or one that opens no key slot.
 Result<std::unique_ptr<Cipher>> open_cipher(BlockFile& file, const Header& header, std::uint64_t file_bytes,
                                             const OpenOptions& options);

@@ -131,7 +131,8 @@ void Qcow2Image::describe() {
         info_.details.push_back({"data-file-raw", header_.raw_data_file()});
     }
     if (info_.encrypted)
-        info_.details.push_back({"encrypt", std::string(header_.encryption == Encryption::aes ? "aes" : "luks")});
+        info_.details.push_back(
+            {"encrypt/format", std::string(header_.encryption == Encryption::aes ? "aes" : "luks")});
 }
 
 Status Qcow2Image::read_l1() {
@@ -240,7 +241,10 @@ Result<std::unique_ptr<Image>> Qcow2Image::open(std::unique_ptr<BlockFile> file,
         new Qcow2Image(std::move(file), std::move(*header), *size, writable, options.cache_bytes));
     image->info_only_ = options.info_only;
     image->describe();
-    if (!options.info_only) {
+    if (options.info_only) {
+        done = describe_luks(*image->file_, image->header_, image->file_bytes_, image->info_.details);
+        if (done) done = describe_bitmaps(*image->file_, image->header_, image->info_.details);
+    } else {
         done = image->check_mode(options);
         if (done) done = image->make_cipher(options);
     }

@@ -79,6 +79,8 @@ Result<Descriptor> parse_descriptor(std::string_view text, Kept kept, const std:
 // Whether a file's first bytes are a descriptor's.
 bool is_descriptor(std::string_view head);
 
+// "SPARSE"
+const char* word_of(ExtentType type);
 // The names by which a file may be known: in UTF-8, and as written where that differs.
 std::vector<std::string> names_of(const std::string& written, const std::string& encoding);
 

@@ -39,6 +39,16 @@ const char* word_of(Access access) {
     return "";
 }
 
+std::string line_of(const ExtentLine& extent) {
+    std::string line =
+        std::string(word_of(extent.access)) + " " + std::to_string(extent.sectors) + " " + word_of(extent.type);
+    if (extent.type != ExtentType::zero) line += " \"" + extent.name + "\"";
+    if (extent.type == ExtentType::flat) line += " " + std::to_string(extent.at_sector);
+    return line;
+}
+
+}  // namespace
+
 const char* word_of(ExtentType type) {
     switch (type) {
         case ExtentType::sparse:
@@ -56,16 +66,6 @@ const char* word_of(ExtentType type) {
     }
     return "";
 }
-
-std::string line_of(const ExtentLine& extent) {
-    std::string line =
-        std::string(word_of(extent.access)) + " " + std::to_string(extent.sectors) + " " + word_of(extent.type);
-    if (extent.type != ExtentType::zero) line += " \"" + extent.name + "\"";
-    if (extent.type == ExtentType::flat) line += " " + std::to_string(extent.at_sector);
-    return line;
-}
-
-}  // namespace
 
 std::vector<std::string> names_of(const std::string& written, const std::string& encoding) {
     std::vector<std::string> names;

@@ -70,6 +70,7 @@ private:
     Status load_monolithic(const SparseHeader& header);
     Status read_descriptor(std::uint64_t at, std::uint64_t bytes, Kept kept);
     Status describe();
+    void describe_extent(std::size_t index, const ExtentLine& line);
     Status open_extents();
     Status open_extent(const ExtentLine& line, bool may_be_missing);
     Result<unsigned> open_file(const ExtentLine& line, bool writable);

@@ -2,6 +2,7 @@
 #include <sys/stat.h>
 
 #include <algorithm>
+#include <filesystem>
 
 #include "formats/vmdk/vmdk_image.h"
 
@@ -124,11 +125,29 @@ Status VmdkImage::describe() {
     return ok();
 }
 
+// Nothing but this file is read for it: grains of extents in other files are not known.
+void VmdkImage::describe_extent(std::size_t index, const ExtentLine& line) {
+    const auto place = "extents/" + std::to_string(index) + "/";
+    const auto say = [&](const char* key, auto value) { info_.details.push_back({place + key, value}); };
+    say("virtual-size", line.sectors * sector_size);
+    if (line.type != ExtentType::zero) {
+        const std::filesystem::path name = names_of(line.name, descriptor_.encoding).front();
+        say("filename", (std::filesystem::path(file_->name()).parent_path() / name).string());
+    }
+    say("format", std::string(word_of(line.type)));
+}
+
 Status VmdkImage::load_monolithic(const SparseHeader& header) {
     info_.virtual_size = header.capacity * sector_size;
     info_.cluster_size = static_cast<std::uint32_t>(header.grain_bytes());
     if (options_.info_only) {
         info_.grain = info_.cluster_size;
+        info_.details.push_back({"extents/0/virtual-size", info_.virtual_size});
+        info_.details.push_back({"extents/0/filename", file_->name()});
+        info_.details.push_back({"extents/0/cluster-size", std::uint64_t{info_.cluster_size}});
+        // As of qemu-img: it is none of a descriptor's lines.
+        info_.details.push_back({"extents/0/format", std::string()});
+        if (header.is_compressed()) info_.details.push_back({"extents/0/compressed", true});
         return ok();
     }
     ExtentLine line;
@@ -140,7 +159,10 @@ Status VmdkImage::load_monolithic(const SparseHeader& header) {
 }
 
 Status VmdkImage::open_extents() {
-    if (options_.info_only) return ok();
+    if (options_.info_only) {
+        for (std::size_t i = 0; i < descriptor_.extents.size(); i++) describe_extent(i, descriptor_.extents[i]);
+        return ok();
+    }
     names_ = {""};
     for (std::size_t i = 0; i < descriptor_.extents.size(); i++) {
         auto done = open_extent(descriptor_.extents[i], descriptor_.may_be_missing(i));

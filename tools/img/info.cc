@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 // dmu-img info: what an image says of itself. Opens nothing but that file, and reads its
-// header only; --chain opens the backing files as well.
+// headers only; --chain opens the backing files as well.
 #include <sys/stat.h>
 
 #include <array>
@@ -89,12 +89,15 @@ Json to_json(const Seen& seen) {
         if (!info.backing->format.empty()) json["backing-filename-format"] = info.backing->format;
     }
     for (const auto& snapshot : seen.snapshots) json["snapshots"].push_back(snapshot_json(snapshot));
+    // A key is a path: "extents/0/format".
     Json data;
     for (const auto& [key, value] : info.details) {
-        // qemu-img has an object for what else it says of it.
-        Json& place = key == "dirty-flag" ? json[key] : key == "encrypt" ? data[key]["format"] : data[key];
+        Json& place = key == "dirty-flag" ? json[key] : data[Json::json_pointer("/" + key)];
         std::visit([&place](const auto& plain) { place = plain; }, value);
     }
+    if (data.contains("bitmaps"))
+        for (auto& bitmap : data["bitmaps"])
+            if (!bitmap.contains("flags")) bitmap["flags"] = Json::array();
     if (!data.empty()) json["format-specific"] = {{"type", info.format}, {"data", data}};
     return json;
 }
@@ -116,8 +119,7 @@ std::string to_text(const Seen& seen) {
     }
     if (!seen.snapshots.empty()) text += "Snapshot list:\n" + snapshot_table(seen.snapshots);
     if (!info.details.empty()) text += "Format specific information:\n";
-    for (const auto& [key, value] : info.details) text += "    " + key + ": " + detail_text(value) + "\n";
-    return text;
+    return text + details_text(info.details);
 }
 
 // The chain's next image. Here, as nothing of it is handed on, its content may say what

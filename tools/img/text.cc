@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "tools/img/text.h"
 
+#include <algorithm>
 #include <charconv>
 #include <ctime>
 #include <iostream>
+#include <sstream>
 
 #include "tools/img/commands.h"
 #include "tools/lib/program.h"
@@ -40,10 +42,33 @@ std::string size_text(std::uint64_t bytes) {
     return short_size(bytes) + " (" + std::to_string(bytes) + " bytes)";
 }
 
+namespace {
+
 std::string detail_text(const std::variant<bool, std::uint64_t, std::string>& value) {
     if (const auto* yes = std::get_if<bool>(&value)) return *yes ? "true" : "false";
     if (const auto* number = std::get_if<std::uint64_t>(&value)) return std::to_string(*number);
     return std::get<std::string>(value);
+}
+
+}  // namespace
+
+std::string details_text(const std::vector<ImageInfo::Detail>& details) {
+    std::string text;
+    std::vector<std::string> above;
+    for (const auto& [key, value] : details) {
+        std::vector<std::string> parts;
+        std::istringstream words(key);
+        for (std::string word; std::getline(words, word, '/');) parts.push_back(word);
+        const auto same = std::mismatch(parts.begin(), parts.end(), above.begin(), above.end()).first - parts.begin();
+        for (auto i = static_cast<std::size_t>(same); i < parts.size(); i++) {
+            const bool is_number = parts[i].find_first_not_of("0123456789") == std::string::npos;
+            text += std::string(4 * (i + 1), ' ') + (is_number ? "[" + parts[i] + "]:" : parts[i] + ":");
+            if (i + 1 < parts.size()) text += "\n";
+        }
+        text += " " + detail_text(value) + "\n";
+        above = std::move(parts);
+    }
+    return text;
 }
 
 std::string snapshot_table(const std::vector<Snapshot>& snapshots) {

@@ -12,7 +12,8 @@ namespace dmu::img {
 
 // "1 GiB (1073741824 bytes)"
 std::string size_text(std::uint64_t bytes);
-std::string detail_text(const std::variant<bool, std::uint64_t, std::string>& value);
+// A line each; what a path ("extents/0/format") is in stands once above it.
+std::string details_text(const std::vector<ImageInfo::Detail>& details);
 std::string snapshot_table(const std::vector<Snapshot>& snapshots);
 // Bytes that are no UTF-8 (names of files may hold any) are replaced.
 void print_json(const control::Json& json);

@@ -5,8 +5,11 @@
 #include <gmock/gmock.h>
 
 #include "tests/unit/formats/support.h"
+#include "xen-backend/control/control.h"
 
 namespace dmu {
+
+using control::Json;
 
 class DmuImg : public ::testing::Test {
 protected:
@@ -32,6 +35,12 @@ protected:
     void qemu(const std::string& command) const {
         const auto ran = shell(command);
         EXPECT_EQ(ran.status, 0) << command << ": " << ran.output;
+    }
+    Json info(const std::string& format, const std::string& name) const {
+        return Json::parse(img("info --json " + format + ":" + name).output);
+    }
+    Json theirs(const std::string& format, const std::string& name) const {
+        return Json::parse(shell("qemu-img info -U --output=json -f " + format + " " + name).output);
     }
     TempDir directory_{std::filesystem::is_directory("/dev/shm") ? "/dev/shm" : "/var/tmp"};
 };

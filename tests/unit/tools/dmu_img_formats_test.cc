@@ -1,12 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 // dmu-img's commands on qcow2 and VMDK images, with qemu-img as the judge.
 #include "tests/unit/tools/dmu_img.h"
-#include "xen-backend/control/control.h"
 
 namespace dmu {
 namespace {
 
-using control::Json;
 using ::testing::HasSubstr;
 
 class DmuImgFormats : public DmuImg {
@@ -29,45 +27,11 @@ protected:
         if (format == "qcow2") qemu("qemu-img check -q -f qcow2 " + name);
         EXPECT_EQ(img("check " + format + ":" + name).status, 0);
     }
-    Json info(const std::string& format, const std::string& name) {
-        return Json::parse(img("info --json " + format + ":" + name).output);
-    }
-    Json theirs(const std::string& format, const std::string& name) {
-        return Json::parse(shell("qemu-img info -U --output=json -f " + format + " " + name).output);
-    }
-    // All that qemu-img says is said here, and is the same.
-    static void says_all(const Json& ours, const Json& theirs, const std::string& where) {
-        for (const auto& [key, value] : theirs.items()) {
-            // Ours is the path as the policy sees it.
-            if (key == "full-backing-filename") continue;
-            const auto path = where + "/" + key;
-            ASSERT_TRUE(ours.contains(key)) << path << ": " << theirs.dump();
-            if (value.is_object())
-                says_all(ours[key], value, path);
-            else
-                EXPECT_EQ(ours[key], value) << path;
-        }
-    }
 
     std::uint64_t seed_ = test_seed();
     std::mt19937_64 random_{seed_};
     ::testing::ScopedTrace trace_{__FILE__, __LINE__, "DMU_TEST_SEED=" + std::to_string(seed_)};
 };
-
-TEST_F(DmuImgFormats, InfoOfQcow2SaysWhatQemuSays) {
-    for (const char* options : {"compat=0.10", "lazy_refcounts=on", "extended_l2=on,cluster_size=32k",
-                                "refcount_bits=1", "compression_type=zstd", "data_file=data,data_file_raw=on"}) {
-        qemu("rm -f a data && qemu-img create -q -f qcow2 -o " + std::string(options) + " a 3M");
-        says_all(info("qcow2", "a"), theirs("qcow2", "a"), options);
-    }
-    qemu("qemu-img create -q -f raw base 1M && qemu-img create -q -f qcow2 -b base -F raw top 2M");
-    says_all(info("qcow2", "top"), theirs("qcow2", "top"), "top");
-    // Bit 0 of the incompatible features.
-    qemu(
-        "qemu-img create -q -f qcow2 -o lazy_refcounts=on d 1M && printf '\\001' | dd of=d bs=1 seek=79 conv=notrunc "
-        "status=none");
-    EXPECT_EQ(info("qcow2", "d")["dirty-flag"], true);
-}
 
 // The place of its L1 table is no cluster's.
 TEST_F(DmuImgFormats, ACorruptImageEndsWithTwo) {
