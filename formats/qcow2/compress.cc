@@ -43,13 +43,15 @@ Status unzstd(std::span<const std::byte> from, std::span<std::byte> into) {
     ZSTD_inBuffer in{from.data(), from.size(), 0};
     ZSTD_outBuffer out{into.data(), into.size(), 0};
     // There may be several frames.
+    std::size_t left = 0;
     while (out.pos < out.size) {
         const auto in_before = in.pos, out_before = out.pos;
-        const auto left = ZSTD_decompressStream(context.get(), &out, &in);
+        left = ZSTD_decompressStream(context.get(), &out, &in);
         if (ZSTD_isError(left)) return broken("is no zstd stream");
         if (in.pos == in_before && out.pos == out_before) return broken("is too short for a cluster");
     }
-    return ok();
+    // Of the last frame nothing may be left.
+    return left == 0 ? ok() : broken("is too long for a cluster");
 }
 
 std::vector<std::byte> deflate_raw(std::span<const std::byte> from, std::size_t limit) {
