@@ -191,6 +191,7 @@ private:
     Status drop_old_l1(const Header& old);
     Status check_snapshots_possible() const;
     Status commit_snapshot(SnapshotEntry entry);
+    Status drop_past_end();
     Status end_of_disk_for_growth();
     Status rewrite_last(const Entry& entry, std::uint64_t guest, std::uint64_t kept);
     Status zero_new_part(std::uint64_t from, std::uint64_t to);

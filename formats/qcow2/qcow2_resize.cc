@@ -78,6 +78,26 @@ Status Qcow2Image::shrink(std::uint64_t to) {
     return commit(DataState::durable);
 }
 
+// What the VM state of a snapshot that was applied has left in the L1 table past the disk's end
+// would be a part of the larger disk. The snapshot has a table of its own.
+Status Qcow2Image::drop_past_end() {
+    auto l1 = l1_;
+    const auto end = l1.begin() + static_cast<std::ptrdiff_t>(header_.l1_needed(header_.size));
+    std::fill(end, l1.end(), 0);
+    if (l1 == l1_) return ok();
+    const std::vector<std::uint64_t> dropped(l1_.begin() + (end - l1.begin()), l1_.end());
+    const auto old = header_;
+    auto done = use_l1(std::move(l1), header_.size);
+    if (!done) return done;
+    forget_tables();
+    done = take_metadata();
+    if (done) done = count_references(dropped, -1);
+    if (done) done = drop_old_l1(old);
+    allocator_.search_again();
+    if (done) done = refcounts_.make_durable();
+    return done ? refresh_copied() : done;
+}
+
 Status Qcow2Image::resize(std::uint64_t bytes) {
     if (!writable_) return error(Code::denied, "it is open for reading only");
     if (bytes > std::uint64_t{1} << 62) return error(Code::invalid, "the disk would be too large");
@@ -91,6 +111,7 @@ Status Qcow2Image::resize(std::uint64_t bytes) {
     if (header_.version == 2 && (header_.snapshots != 0 || (to > info_.virtual_size && !header_.backing.empty())))
         return error(Code::unsupported, "a version 2 image with snapshots or a backing file can't be resized");
     auto done = settle_all();
+    if (done && to > info_.virtual_size) done = drop_past_end();
     if (done && to > info_.virtual_size) done = end_of_disk_for_growth();
     if (done && to < info_.virtual_size) done = shrink(to);
     if (done) done = settle_all();
