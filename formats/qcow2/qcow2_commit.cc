@@ -118,9 +118,33 @@ Status Qcow2Image::sync_files() {
     return file_->sync();
 }
 
+// Makes a changed header durable. On an error it is the old one again, on the disk too: what
+// is acknowledged from now on must lie where the next opener looks.
+Status Qcow2Image::replace_header(Header old) {
+    auto done = write_header();
+    if (done) done = file_->sync();
+    if (done) return done;
+    old.refcount_table_offset = header_.refcount_table_offset;
+    old.refcount_table_clusters = header_.refcount_table_clusters;
+    old.incompatible = header_.incompatible;
+    header_ = std::move(old);
+    unsure_ = needs_sync_ = true;
+    (void)settle_header();
+    return done;
+}
+
+Status Qcow2Image::settle_header() {
+    if (!unsure_) return ok();
+    auto done = write_header();
+    if (done) done = file_->sync();
+    if (done) unsure_ = false;
+    return done;
+}
+
 Status Qcow2Image::commit(DataState data) {
     if (!dirty()) return ok();
-    auto done = place_tables();
+    auto done = settle_header();
+    if (done) done = place_tables();
     if (done) done = allocator_.lower();
     if (!done) return done;
     bool any_new = false;

@@ -155,6 +155,8 @@ private:
     Status write_l1_entries();
     void settle();
     Status sync_files();
+    Status replace_header(Header old);
+    Status settle_header();
 
     // What open() put off (qcow2_rebuild.cc).
     void begin_rebuild();
@@ -177,7 +179,6 @@ private:
     Status remove(const std::string& which) override;
     Result<std::size_t> find_snapshot(const std::string& which) const;
     Result<std::vector<std::uint64_t>> read_l1_table(std::uint64_t offset, std::uint64_t entries);
-    // All or nothing, in memory.
     Status count_references(const std::vector<std::uint64_t>& l1, std::int64_t by);
     Status count_some(const std::vector<std::uint64_t>& l1, std::int64_t by, std::uint64_t& counted,
                       std::uint64_t limit);
@@ -217,6 +218,7 @@ private:
     bool successor_ = false;
     bool corrupt_ = false;     // seen: no further allocation
     bool needs_sync_ = false;  // something applied is not known to be durable
+    bool unsure_ = false;      // a header that was given up again may be on disk: nothing commits before header_ is
 
     std::vector<std::uint64_t> l1_;                   // as on disk
     std::map<std::uint64_t, std::uint64_t> planned_;  // L1 index -> place for a table to come

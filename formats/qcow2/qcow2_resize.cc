@@ -126,9 +126,7 @@ Status Qcow2Image::resize(std::uint64_t bytes) {
         if (done) done = drop_old_l1(old);
     } else {
         header_.size = to;
-        done = write_header();
-        if (done) done = file_->sync();
-        if (!done) header_.size = old.size;
+        done = replace_header(old);
     }
     if (!done) return done;
     describe();
@@ -158,15 +156,9 @@ Status Qcow2Image::set_backing(const std::optional<BackingReference>& backing) {
     header_.backing = backing ? backing->path : "";
     const auto format = backing ? backing->format : "";
     header_.set_extension(extension_backing_format, std::as_bytes(std::span(format)));
-    done = write_header();
-    if (done) done = file_->sync();
-    if (!done) {
-        header_.backing = old.backing;
-        header_.extensions = old.extensions;
-        return done;
-    }
-    describe();
-    return ok();
+    done = replace_header(old);
+    if (done) describe();
+    return done;
 }
 
 // --------------------------------------------------------------- compressed ---

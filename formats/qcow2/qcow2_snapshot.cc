@@ -117,14 +117,12 @@ Status Qcow2Image::count_some(const std::vector<std::uint64_t>& l1, std::int64_t
     return ok();
 }
 
+// On an error refcounts are too high at worst: those that go down have lost their references
+// before, and those that went up go down again as far as they can be reached.
 Status Qcow2Image::count_references(const std::vector<std::uint64_t>& l1, std::int64_t by) {
-    std::uint64_t counted = 0;
+    std::uint64_t counted = 0, undone = 0;
     auto done = count_some(l1, by, counted, UINT64_MAX);
-    if (done) return done;
-    std::uint64_t undone = 0;
-    auto back = count_some(l1, -by, undone, counted);
-    // Reads that failed twice: what is in memory is not right any more.
-    if (!back || undone != counted) corrupt_ = true;
+    if (!done && by > 0) (void)count_some(l1, -by, undone, counted);
     return done;
 }
 
@@ -182,19 +180,14 @@ Status Qcow2Image::write_snapshots(const std::vector<SnapshotEntry>& entries) {
         if (!written) return written.error();
         place = *written;
     }
+    auto done = file_->sync();
+    if (!done) return done;
     const auto old = header_;
     const auto old_bytes = snapshots_.bytes;
     header_.snapshots = static_cast<std::uint32_t>(entries.size());
     header_.snapshots_offset = place;
-    auto done = file_->sync();
-    if (done) done = write_header();
-    if (done) done = file_->sync();
-    if (!done) {
-        // Whether the header is on disk is not known; both tables stay.
-        header_.snapshots = old.snapshots;
-        header_.snapshots_offset = old.snapshots_offset;
-        return done;
-    }
+    done = replace_header(old);
+    if (!done) return done;
     if (old.snapshots != 0)
         allocator_.drop(old.snapshots_offset >> header_.cluster_bits,
                         align_up(old_bytes, cluster_bytes()) >> header_.cluster_bits);
@@ -227,7 +220,7 @@ Status Qcow2Image::commit_snapshot(SnapshotEntry entry) {
     auto entries = snapshots_.entries;
     entries.push_back(std::move(entry));
     done = write_snapshots(entries);
-    if (!done)
+    if (!done && !unsure_)
         allocator_.drop(*place >> header_.cluster_bits,
                         align_up(l1_.size() * 8, cluster_bytes()) >> header_.cluster_bits);
     return done;
@@ -262,7 +255,7 @@ Status Qcow2Image::create(const std::string& name) {
     done = count_references(l1_, 1);
     if (!done) return done;
     done = commit_snapshot(std::move(entry));
-    if (done) return done;
+    if (done || unsure_) return done;
     // Nothing points at it twice. What can't be undone is a leak.
     if (count_references(l1_, -1) && refcounts_.make_durable()) (void)refresh_copied();
     return done;
@@ -273,22 +266,14 @@ Status Qcow2Image::use_l1(std::vector<std::uint64_t> l1, std::uint64_t size) {
     const auto place = write_fresh(encode_l1(l1, UINT64_MAX));
     if (!place) return place.error();
     auto done = file_->sync();
+    if (!done) return done;
     const auto old = header_;
-    if (done) {
-        header_.l1_offset = *place;
-        header_.l1_entries = static_cast<std::uint32_t>(l1.size());
-        header_.size = size;
-        done = write_header();
-        if (done) done = file_->sync();
-    }
-    if (!done) {
-        header_.l1_offset = old.l1_offset;
-        header_.l1_entries = old.l1_entries;
-        header_.size = old.size;
-        return done;
-    }
-    l1_ = std::move(l1);
-    return ok();
+    header_.l1_offset = *place;
+    header_.l1_entries = static_cast<std::uint32_t>(l1.size());
+    header_.size = size;
+    done = replace_header(old);
+    if (done) l1_ = std::move(l1);
+    return done;
 }
 
 Status Qcow2Image::drop_old_l1(const Header& old) {
@@ -319,14 +304,16 @@ Status Qcow2Image::apply(const std::string& which) {
     const auto old_l1 = l1_;
     if (done) done = use_l1(*l1, snapshot.what.virtual_size);
     if (!done) {
-        if (count_references(*l1, -1)) (void)refcounts_.make_durable();
+        if (!unsure_ && count_references(*l1, -1)) (void)refcounts_.make_durable();
         return done;
     }
+    // It is another disk now; where something fails from here on, what was there before leaks.
     describe();
-    done = count_references(old_l1, -1);
+    forget_tables();
+    done = take_metadata();
+    if (done) done = count_references(old_l1, -1);
     if (done) done = drop_old_l1(old);
     allocator_.search_again();
-    if (done) done = take_metadata();
     if (done) done = refcounts_.make_durable();
     return done ? refresh_copied() : done;
 }
