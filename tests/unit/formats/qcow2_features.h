@@ -55,7 +55,13 @@ public:
         write_start();
         if (feature.extra == Extra::bitmaps && !add_bitmap()) return false;
         if (feature.extra == Extra::unknown_autoclear) store_be<std::uint64_t>(image(), 88, unknown_bit);
+        for (const auto& [name, store] : disks.stores) made_[name] = store->bytes;
         return true;
+    }
+    // As it was made.
+    void reset() {
+        disks.wrap = nullptr;
+        for (const auto& [name, bytes] : made_) disks.add(name)->bytes = bytes;
     }
     Bytes& image() { return disks.stores[path]->bytes; }
     std::string spec() const {
@@ -148,6 +154,7 @@ private:
     }
 
     Qcow2Feature feature_;
+    std::map<std::string, Bytes> made_;
     TempDir directory_{fast_directory()};
 };
 
