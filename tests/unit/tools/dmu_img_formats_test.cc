@@ -97,6 +97,45 @@ TEST_F(DmuImgFormats, Resize) {
     EXPECT_EQ(theirs("vmdk", "b")["virtual-size"], 9 << 20);
 }
 
+// What it can't do is refused before anything is changed, and it says what can be done.
+TEST_F(DmuImgFormats, ResizeThatIsRefused) {
+    make_model();
+    const auto refused = [this](const std::string& image, const std::string& size, const char* why) {
+        const auto ran = img("resize " + image + " " + size);
+        EXPECT_EQ(ran.status, 1) << ran.output;
+        EXPECT_THAT(ran.output, HasSubstr(why)) << image;
+    };
+    for (const std::string kind : {"twoGbMaxExtentSparse", "twoGbMaxExtentFlat"}) {
+        good("convert -o extent_size=1048576,subformat=" + kind + " raw:model vmdk:" + kind + ".vmdk");
+        refused("vmdk:" + kind + ".vmdk", "9M", "only a disk of one extent can be resized");
+        same("vmdk", kind + ".vmdk");
+    }
+    good("convert -o subformat=vmfsSparse raw:model vmdk:cowd.vmdk");
+    refused("vmdk:cowd.vmdk", "9M", "convert it");
+    good("compare raw:model vmdk:cowd.vmdk");
+    good("convert -o subformat=streamOptimized raw:model vmdk:stream.vmdk");
+    refused("vmdk:stream.vmdk", "9M", "reading only");
+    EXPECT_THAT(img("io -c 'write -P 1 0 512' vmdk:stream.vmdk").output, HasSubstr("reading only"));
+    good("io -r -c 'read 0 512' vmdk:stream.vmdk");
+    same("vmdk", "stream.vmdk");
+    // As a backing file it does.
+    good("create -b vmdk:stream.vmdk vmdk:over.vmdk");
+    same("vmdk", "over.vmdk");
+    good("io -c 'write -P 6 1000k 300k' vmdk:over.vmdk");
+    qemu("cp model changed && qemu-io -f raw -c 'write -P 6 1000k 300k' changed >/dev/null");
+    qemu("qemu-img compare -f raw -F vmdk changed over.vmdk");
+    good("compare raw:changed vmdk:over.vmdk");
+    same("vmdk", "stream.vmdk");
+    // Its last cluster is half the backing file's.
+    qemu("mv model base && head -c 3100160 base >model && qemu-img create -q -f qcow2 -b base -F raw top 3100160");
+    refused("qcow2:top", "9M", "write to it before");
+    same("qcow2", "top");
+    good("io -c 'write -P 1 3099648 512' qcow2:top");
+    qemu("qemu-io -f raw -c 'write -P 1 3099648 512' model >/dev/null && truncate -s 9M model");
+    good("resize qcow2:top 9M");
+    same("qcow2", "top");
+}
+
 TEST_F(DmuImgFormats, CommitAndRebase) {
     for (const std::string format : {"qcow2", "vmdk"}) {
         SCOPED_TRACE(format);
