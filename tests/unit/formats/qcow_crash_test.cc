@@ -2,7 +2,8 @@
 // The host dies after any step that the image's file saw, with any of what was not
 // synced on the disk or not: the image is sound and holds what a flush acknowledged.
 #include "tests/fakes/recording_file.h"
-#include "tests/unit/formats/model.h"
+#include "tests/unit/formats/marked.h"
+#include "tests/unit/formats/qcow_support.h"
 
 namespace dmu {
 namespace {
@@ -12,6 +13,7 @@ constexpr std::uint64_t disk_sectors = 2048;
 struct Case {
     std::uint32_t cluster;
     bool backing;
+    bool encrypted = false;
 };
 
 class QcowCrash : public ::testing::TestWithParam<Case> {
@@ -20,11 +22,11 @@ protected:
         SCOPED_TRACE("");
         base_ = Bytes(disk_sectors * sector_size);
         if (GetParam().backing) {
-            base_ = SectorModel::data(disk_sectors, 7);
+            base_ = marked_data(0, disk_sectors, 1);
             disks_.add("/m/base")->bytes = base_;
         }
-        ASSERT_OK(disks_.create("/m/top.qcow", disk_sectors * sector_size, GetParam().cluster,
-                                GetParam().backing ? "base" : ""));
+        ASSERT_OK(create_qcow(disks_, "/m/top.qcow", disk_sectors * sector_size, GetParam().cluster,
+                              GetParam().backing ? "base" : "", GetParam().encrypted ? key_.path() : ""));
         recording_ = std::make_shared<Recording>(disks_.stores["/m/top.qcow"]->bytes);
         disks_.wrap = [this](unsigned layer, std::unique_ptr<BlockFile> file) -> std::unique_ptr<BlockFile> {
             if (layer != 0) return file;
@@ -35,11 +37,12 @@ protected:
     Result<std::unique_ptr<Chain>> open(bool writable) { return disks_.chain(spec_, writable); }
 
     // The state after a crash, opened afresh.
-    void look_at(Bytes image, const SectorModel& model) {
+    void look_at(Bytes image, const MarkedModel& model) {
         MemoryDisks after;
         after.stores = disks_.stores;
         after.add("/m/top.qcow")->bytes = std::move(image);
         EXPECT_TRUE(is_sound(after.check("/m/top.qcow")));
+        expect_nothing_plain(after);
         auto chain = after.chain(spec_, true);
         ASSERT_OK(chain);
         Bytes content(disk_sectors * sector_size);
@@ -47,19 +50,26 @@ protected:
         EXPECT_TRUE(model.is_possible(content));
         // And it can be gone on with.
         StandIn target(**chain);
-        ASSERT_OK(target.write({0}, SectorModel::data(200, 1)));
+        ASSERT_OK(target.write({0}, marked_data(0, 200, 2)));
         ASSERT_OK(target.flush());
         EXPECT_TRUE(is_sound(after.check("/m/top.qcow")));
+        expect_nothing_plain(after);
+    }
+    void expect_nothing_plain(const MemoryDisks& after) const {
+        EXPECT_FALSE(GetParam().encrypted && holds_plain_text(after.stores.at("/m/top.qcow")->bytes));
     }
 
-    const std::string spec_ = "qcow;backing-format=raw:/m/top.qcow";
+    const KeyFile key_;
+    const std::string spec_ =
+        "qcow;backing-format=raw" + (GetParam().encrypted ? ";key-file=" + key_.path() : "") + ":/m/top.qcow";
     MemoryDisks disks_;
     Bytes base_;
     std::shared_ptr<Recording> recording_;
 };
 
 INSTANTIATE_TEST_SUITE_P(Geometry, QcowCrash,
-                         ::testing::Values(Case{512, true}, Case{4096, false}, Case{4096, true}, Case{65536, true}));
+                         ::testing::Values(Case{512, true}, Case{4096, false}, Case{4096, true}, Case{65536, true},
+                                           Case{512, true, true}, Case{4096, false, true}, Case{65536, true, true}));
 
 TEST_P(QcowCrash, AnywhereAnyhow) {
     const auto seed = test_seed();
@@ -68,8 +78,8 @@ TEST_P(QcowCrash, AnywhereAnyhow) {
     auto chain = open(true);
     ASSERT_OK(chain);
     auto target = std::make_unique<StandIn>(**chain);
-    SectorModel model(base_);
-    std::uint64_t stamp = 100;
+    MarkedModel model(base_);
+    std::uint64_t write = 3;
     std::size_t looked_at = 0;
     for (int operation = 0; operation < 40; operation++) {
         const auto kind = random() % 8;
@@ -88,8 +98,7 @@ TEST_P(QcowCrash, AnywhereAnyhow) {
         } else {
             const auto sector = random() % disk_sectors;
             const auto count = 1 + random() % std::min<std::uint64_t>(disk_sectors - sector, 150);
-            model.begun(sector, count, stamp);
-            ASSERT_OK(target->write({sector * sector_size}, SectorModel::data(count, stamp++)));
+            ASSERT_OK(target->write({sector * sector_size}, model.begun(sector, count, write++)));
         }
         // Every step of this operation; before it ends, what it does is not acknowledged.
         for (; looked_at < recording_->size(); looked_at++)
