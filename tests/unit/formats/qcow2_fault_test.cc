@@ -113,6 +113,48 @@ TEST_P(Qcow2Fault, EachOperationOnce) {
     if (HasFailure()) FAIL() << "operation " << at;
 }
 
+// A device's refcounts are made while it is opened: that fails as a whole, and can be tried again.
+TEST(Qcow2FaultDirty, OnABlockDevice) {
+    MemoryDisks disks;
+    ASSERT_OK(create_qcow2(disks, "/m/top.qcow2", 1 << 20, {"", 4096}));
+    const auto model = pattern(1 << 20, 1);
+    {
+        auto chain = disks.chain("qcow2:/m/top.qcow2", true);
+        ASSERT_OK(chain);
+        ASSERT_OK(StandIn(**chain).write({0}, model));
+        ASSERT_OK((*chain)->top().close());
+    }
+    auto& store = *disks.stores["/m/top.qcow2"];
+    std::mt19937_64 random(1);
+    make_dirty(store.bytes, random);
+    store.bytes.resize(4 << 20);
+    store.fixed_size = true;
+    const auto dirty = store.bytes;
+    std::uint64_t at = 0;
+    for (bool failed = true; failed && !HasFailure(); at++) {
+        SCOPED_TRACE("operation " + std::to_string(at));
+        store.bytes = dirty;
+        auto plan = std::make_shared<FaultPlan>();
+        plan->fail_at = at;
+        plan->tear = true;
+        disks.wrap = [&](unsigned, std::unique_ptr<BlockFile> file) -> std::unique_ptr<BlockFile> {
+            return std::make_unique<FaultyFile>(std::move(file), plan);
+        };
+        auto chain = disks.chain("qcow2:/m/top.qcow2", true);
+        failed = plan->failed;
+        plan->fail_at = UINT64_MAX;
+        EXPECT_TRUE(failed ? fails_with(chain, Code::io, "made to fail") : ::testing::AssertionResult(!!chain));
+        if (failed) chain = disks.chain("qcow2:/m/top.qcow2", true);
+        ASSERT_OK(chain);
+        EXPECT_FALSE(is_dirty(store.bytes));
+        EXPECT_TRUE(is_sound(check_qcow2(disks, "/m/top.qcow2")));
+        Bytes seen(model.size());
+        ASSERT_OK((*chain)->read({0}, seen));
+        EXPECT_TRUE(seen == model);
+    }
+    EXPECT_GT(at, 10u);
+}
+
 TEST(Qcow2Full, GoesOnWhenThereIsRoomAgain) {
     MemoryDisks disks;
     ASSERT_OK(create_qcow2(disks, "/m/top.qcow2", 16 << 20, {"", 65536}));
