@@ -99,8 +99,10 @@ protected:
         if (!whole) return;
         QemuOnDisks qemu(disks_);
         EXPECT_TRUE(qemu.content("vmdk", "d.vmdk") == model_);
-        // Of COWD it does not move the first free sector.
-        if (std::string(GetParam().name).starts_with("Cowd")) return;
+        // Of COWD it does not move the first free sector. It fills a grain of a second extent from
+        // where the backing file has the first one's.
+        const std::string name = GetParam().name;
+        if (name.starts_with("Cowd") || (name.starts_with("Split") && GetParam().backing)) return;
         qemu.write("vmdk", "d.vmdk", 512, 12, model_, random_);
         EXPECT_TRUE(is_sound(disks_.check_vmdk("/m/d.vmdk")));
         const auto content = disks_.content(spec_);
