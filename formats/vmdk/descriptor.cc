@@ -121,7 +121,7 @@ Status Parser::take_line(std::string_view line) {
     if (line.empty() || line.front() == '#') return ok();
     const auto word = lower(line.substr(0, line.find_first_of(" \t")));
     for (const auto& [text, access] : accesses)
-        if (word == text) return kept_ == Kept::embedded ? ok() : take_extent(access, line);
+        if (word == text) return take_extent(access, line);
     const auto equals = line.find('=');
     if (equals == line.npos) {
         // Converters leave a first line of their own.
@@ -173,13 +173,20 @@ Status Parser::take_cid(const std::string& key, std::string_view value) {
 
 Status Parser::take_extent(Access access, std::string_view line) {
     std::vector<Word> words;
-    if (!split(line, words)) return wrong_line(Code::corrupt, "has a quote that is not closed");
+    const bool closed = split(line, words);
+    ExtentLine extent;
+    extent.access = access;
+    const bool sized = words.size() > 1 && parse_number(words[1].text, 10, extent.sectors);
+    if (sized && access == Access::read_write && made_.size_digits == 0) {
+        made_.size_at = static_cast<std::size_t>(words[1].text.data() - made_.text.data());
+        made_.size_digits = words[1].text.size();
+    }
+    if (kept_ == Kept::embedded) return ok();
+    if (!closed) return wrong_line(Code::corrupt, "has a quote that is not closed");
     if (words.size() < 3) return wrong_line(Code::corrupt, "is an extent without size and type");
     if (made_.extents.size() == max_extents)
         return wrong_line(Code::unsupported, "is one extent more than " + std::to_string(max_extents));
-    ExtentLine extent;
-    extent.access = access;
-    if (!parse_number(words[1].text, 10, extent.sectors) || extent.sectors == 0)
+    if (!sized || extent.sectors == 0)
         return wrong_line(Code::corrupt, "is an extent whose size is no number of sectors");
     if (extent.sectors > max_disk_sectors - sectors_) return wrong_line(Code::corrupt, "makes the disk too large");
     sectors_ += extent.sectors;

@@ -62,6 +62,8 @@ struct Descriptor {
 
     // Where the digits of the CID are in text.
     std::size_t cid_at = 0, cid_digits = 0;
+    // And those of the first writable extent's size; none: no line has one.
+    std::size_t size_at = 0, size_digits = 0;
 
     // A digit for each extent, 0: its file need not be there. Empty: all were made.
     std::string made;
@@ -99,7 +101,7 @@ Result<Parent> parent_of(const BackingReference& backing, const std::string& ima
 // The text with parentCID and parentFileNameHint changed or taken out (none).
 std::string with_parent(const Descriptor& descriptor, const std::optional<Parent>& parent);
 
-// The text with the first extent's size changed.
+// The text with the first writable extent's size changed.
 std::string with_sectors(const Descriptor& descriptor, std::uint64_t sectors);
 
 // A fresh descriptor's text. ddb: lines to put at its end.

@@ -133,16 +133,7 @@ std::string with_parent(const Descriptor& descriptor, const std::optional<Parent
 
 std::string with_sectors(const Descriptor& descriptor, std::uint64_t sectors) {
     auto text = descriptor.text;
-    for (std::size_t at = 0; at < text.size(); at = std::min(text.find('\n', at), text.size()) + 1) {
-        const auto first = text.find_first_not_of(blanks, at);
-        if (first == text.npos || first + 3 > text.size()) break;
-        const auto word = key_of(std::string_view(text).substr(first, 2));
-        const auto number = text.find_first_not_of(" \t", first + 2);
-        if (word != "rw" || number == first + 2 || number == text.npos) continue;
-        const auto end = text.find_first_not_of("0123456789", number);
-        text.replace(number, std::min(end, text.size()) - number, std::to_string(sectors));
-        break;
-    }
+    if (descriptor.size_digits != 0) text.replace(descriptor.size_at, descriptor.size_digits, std::to_string(sectors));
     return text;
 }
 

@@ -31,6 +31,25 @@ TEST(VmdkDescriptor, AnyCaseAnySpaces) {
     EXPECT_EQ(made->extents[3].type, ExtentType::vmfs);
 }
 
+// Where the parser found the size, whatever stands around it.
+TEST(VmdkDescriptor, AnotherSize) {
+    const std::string head = "version=1\nCID=1\nparentCID=ffffffff\n# RW 3 ZERO\nRDONLY 5 ZERO\n";
+    for (const auto* line :
+         {"RW 11 ZERO\n", "\trw\t 11\tzero\r\n", "rw \r11 zero", "RW 11 SPARSE \"RW 11 SPARSE\"\n"}) {
+        for (const auto kept : {Kept::file, Kept::embedded}) {
+            const auto before = parse(head + line, kept);
+            ASSERT_OK(before);
+            const auto text = with_sectors(*before, 123456);
+            std::string want = head + line;
+            EXPECT_EQ(text, want.replace(want.find("11", head.size()), 2, "123456"));
+            ASSERT_OK(parse(text, kept));
+        }
+    }
+    const auto nothing = parse("version=1\nCID=1\nparentCID=ffffffff\nRW SPARSE\n", Kept::embedded);
+    ASSERT_OK(nothing);
+    EXPECT_EQ(with_sectors(*nothing, 9), nothing->text);
+}
+
 TEST(VmdkDescriptor, EveryRule) {
     const std::string good = "version=1\nCID=1\nparentCID=ffffffff\nRW 1 ZERO\n";
     ASSERT_OK(parse(good));
