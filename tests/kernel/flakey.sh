@@ -5,6 +5,7 @@
 # the image is whole afterwards. With the debug kernel also memory that cannot be had.
 #
 # vm-long: --kernel 6.1 --timeout 600
+# vm-long: --kernel debug --timeout 1200
 # Functions are called through "check", too.
 # shellcheck disable=SC2317
 set -uo pipefail
@@ -81,9 +82,13 @@ test_flakey() {
 
 # --- with the debug kernel's means -----------------------------------------------
 
+most_failures=1000000
+
+injected() { [ "$(cat $debug/"$1"/times)" -lt $most_failures ]; } # KIND
+
 inject() { # KIND PROBABILITY
 	echo 0 >$debug/$1/verbose
-	echo -1 >$debug/$1/times
+	echo $most_failures >$debug/$1/times
 	echo 1 >$debug/$1/interval
 	echo "$2" >$debug/$1/probability
 }
@@ -99,6 +104,7 @@ test_requests() {
 		sleep 0.5
 	done
 	echo 0 >$debug/fail_make_request/probability
+	check "requests fail: some did" injected fail_make_request
 	check "requests fail: what can be read is right" written_well
 	check "requests fail: errors reached the user" some_failed
 	judge "requests fail"
@@ -113,9 +119,7 @@ victims() { # PID...
 }
 
 test_memory() {
-	local cache
 	check "no memory: attach" begin || finish
-	for cache in /sys/kernel/slab/kmalloc-*/failslab; do echo 1 >"$cache"; done
 	echo 1 >$debug/failslab/cache-filter
 	echo 1 >$debug/failslab/task-filter
 	echo N >$debug/failslab/ignore-gfp-wait
@@ -126,6 +130,7 @@ test_memory() {
 		sleep 0.5
 	done
 	echo 0 >$debug/failslab/probability
+	check "no memory: some allocations failed" injected failslab
 	check "no memory: what can be read is right" written_well
 	judge "no memory"
 	# And of what a channel can ask for.
@@ -141,6 +146,7 @@ test_memory() {
 		sleep 0.5
 	done
 	echo 0 >$debug/failslab/probability
+	check "no memory: some allocations of the channel's failed" injected failslab
 	wait $writer
 	check "no memory: the channel takes or refuses all" test $? = 0
 	sed 's/^/# /' $work/fuzz.out

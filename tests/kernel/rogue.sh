@@ -5,6 +5,7 @@
 #
 # vm: --kernel 6.1 --timeout 900
 # vm-long: --kernel 6.12 --timeout 900
+# vm-long: --kernel debug --timeout 1200
 #
 # Functions are called through "check", too.
 # shellcheck disable=SC2317

@@ -6,6 +6,7 @@
 # vm: --kernel 6.1 --timeout 1200 -- store:ext4 suspend death discard malformed limit fuzz
 # vm-long: --kernel 6.1 --timeout 2400
 # vm-long: --kernel 6.12 --timeout 2400
+# vm-long: --kernel debug --timeout 3000 -- store:ext4 suspend death discard malformed limit fuzz
 set -uo pipefail
 # shellcheck source=tests/vm/lib.sh
 . "$(dirname "$0")/../vm/lib.sh"
