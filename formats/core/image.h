@@ -89,7 +89,7 @@ struct ImageInfo {
     std::uint32_t cluster_size = 0;  // bytes, for listings; 0: the format has none
     // What else the format has to say, in the order to print it. Values: bool, number, text.
     struct Detail {
-        std::string key;  // as qemu-img's JSON calls it where that has a name
+        std::string key;  // as qemu-img's JSON calls it where that has a name; a path: "extents/0/format"
         std::variant<bool, std::uint64_t, std::string> value;
     };
     std::vector<Detail> details;

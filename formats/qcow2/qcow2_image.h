@@ -190,6 +190,7 @@ private:
     void forget_tables();
     Status use_l1(std::vector<std::uint64_t> l1, std::uint64_t size);
     Status drop_old_l1(const Header& old);
+    Status release_l1(const Header& old, const std::vector<std::uint64_t>& gone);
     Status check_snapshots_possible() const;
     Status commit_snapshot(SnapshotEntry entry);
     Status drop_past_end();

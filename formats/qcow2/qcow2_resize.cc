@@ -88,14 +88,7 @@ Status Qcow2Image::drop_past_end() {
     const std::vector<std::uint64_t> dropped(l1_.begin() + (end - l1.begin()), l1_.end());
     const auto old = header_;
     auto done = use_l1(std::move(l1), header_.size);
-    if (!done) return done;
-    forget_tables();
-    done = take_metadata();
-    if (done) done = count_references(dropped, -1);
-    if (done) done = drop_old_l1(old);
-    allocator_.search_again();
-    if (done) done = refcounts_.make_durable();
-    return done ? refresh_copied() : done;
+    return done ? release_l1(old, dropped) : done;
 }
 
 Status Qcow2Image::resize(std::uint64_t bytes) {

@@ -307,11 +307,16 @@ Status Qcow2Image::apply(const std::string& which) {
         if (!unsure_ && count_references(*l1, -1)) (void)refcounts_.make_durable();
         return done;
     }
-    // It is another disk now; where something fails from here on, what was there before leaks.
     describe();
+    return release_l1(old, old_l1);
+}
+
+// The disk has another L1 table now; where something fails from here on, what entries point at
+// that are gone with the old one leaks.
+Status Qcow2Image::release_l1(const Header& old, const std::vector<std::uint64_t>& gone) {
     forget_tables();
-    done = take_metadata();
-    if (done) done = count_references(old_l1, -1);
+    auto done = take_metadata();
+    if (done) done = count_references(gone, -1);
     if (done) done = drop_old_l1(old);
     allocator_.search_again();
     if (done) done = refcounts_.make_durable();
