@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-// Several files of one image, recorded together: a sync of one orders nothing in another.
+// Several files of one image, recorded together: a sync of one orders nothing in another. A
+// file may come later.
 #pragma once
 
 #include "tests/fakes/recording_file.h"
@@ -11,27 +12,27 @@ class JointRecording {
 public:
     using Files = std::map<std::string, Bytes>;  // by path
 
-    void add(const std::string& path, const Bytes& start) { files_[path] = std::make_shared<Recording>(start); }
+    // Once for each.
+    void add(const std::string& path, const Bytes& start) {
+        files_.try_emplace(path, Member{std::make_shared<Recording>(start), order_.size()});
+    }
 
     // What MemoryDisks::wrap is to do; other files stay as they are.
     std::unique_ptr<BlockFile> wrap(std::unique_ptr<BlockFile> file) {
         const auto found = files_.find(file->name());
         if (found == files_.end()) return file;
-        auto recorded = std::make_unique<RecordingFile>(std::move(file), found->second);
+        auto recorded = std::make_unique<RecordingFile>(std::move(file), found->second.recording);
         return std::make_unique<Counted>(std::move(recorded), found->first, *this);
     }
 
     std::size_t size() const { return order_.size(); }
     Files replay(std::size_t count) const {
-        Files files;
-        for (const auto& [path, recording] : files_) files[path] = recording->replay(steps_of(path, count));
-        return files;
+        return each(count, [](const Recording& recording, std::size_t steps) { return recording.replay(steps); });
     }
     Files replay_crashed(std::size_t count, std::mt19937_64& random) const {
-        Files files;
-        for (const auto& [path, recording] : files_)
-            files[path] = recording->replay_crashed(steps_of(path, count), random);
-        return files;
+        return each(count, [&random](const Recording& recording, std::size_t steps) {
+            return recording.replay_crashed(steps, random);
+        });
     }
 
 private:
@@ -58,12 +59,23 @@ private:
         JointRecording& all_;
     };
 
-    std::size_t steps_of(const std::string& path, std::size_t count) const {
-        return static_cast<std::size_t>(
-            std::count(order_.begin(), order_.begin() + static_cast<std::ptrdiff_t>(count), path));
+    // Of the first count steps of all.
+    template <typename Replay>
+    Files each(std::size_t count, Replay replay) const {
+        Files files;
+        const auto end = order_.begin() + static_cast<std::ptrdiff_t>(count);
+        for (const auto& [path, member] : files_)
+            if (member.since <= count)
+                files[path] =
+                    replay(*member.recording, static_cast<std::size_t>(std::count(order_.begin(), end, path)));
+        return files;
     }
 
-    std::map<std::string, std::shared_ptr<Recording>> files_;
+    struct Member {
+        std::shared_ptr<Recording> recording;
+        std::size_t since;  // how many steps there had been
+    };
+    std::map<std::string, Member> files_;
     std::vector<std::string> order_;  // whose step each was
 };
 

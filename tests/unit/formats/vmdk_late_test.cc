@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 // Extents of a split disk that are made when they are first written to.
-#include "tests/fakes/recording_file.h"
+#include "tests/unit/formats/joint_recording.h"
 #include "tests/unit/formats/model.h"
 #include "tests/unit/formats/vmdk_support.h"
 
@@ -155,66 +155,26 @@ TEST_F(VmdkLate, OptionIsForSplitSparseDisksOnly) {
                            "not valid"));
 }
 
-// All steps of all files in the order in which they were done, with files that come.
-struct Journal {
-    std::map<std::string, std::shared_ptr<Recording>> recordings;
-    std::vector<std::map<std::string, std::size_t>> moments;
-
-    void note() {
-        auto& moment = moments.emplace_back();
-        for (const auto& [path, recording] : recordings) moment[path] = recording->size();
-    }
-};
-
-class JournalFile final : public WrappedFile {
-public:
-    JournalFile(std::unique_ptr<BlockFile> file, Journal& journal) : WrappedFile(std::move(file)), journal_(journal) {}
-    Status write(std::uint64_t offset, std::span<const std::byte> from) override {
-        return noted(WrappedFile::write(offset, from));
-    }
-    Status sync() override { return noted(WrappedFile::sync()); }
-    Result<bool> allocate(std::uint64_t offset, std::uint64_t length) override {
-        return noted(WrappedFile::allocate(offset, length));
-    }
-    Status truncate(std::uint64_t size) override { return noted(WrappedFile::truncate(size)); }
-
-private:
-    template <typename T>
-    T noted(T result) {
-        journal_.note();
-        return result;
-    }
-    Journal& journal_;
-};
-
 TEST_F(VmdkLate, AHostMayDieAtAnyStep) {
     const auto seed = test_seed();
     SCOPED_TRACE("DMU_TEST_SEED=" + std::to_string(seed));
     std::mt19937_64 random(seed);
     make();
-    Journal journal;
-    const auto record = [&](const std::string& path) {
-        if (journal.recordings.count(path) == 0)
-            journal.recordings[path] = std::make_shared<Recording>(disks_.stores[path]->bytes);
-    };
-    record("/m/d.vmdk");
-    record("/m/d-s001.vmdk");
-    disks_.wrap = [&](unsigned, std::unique_ptr<BlockFile> file) -> std::unique_ptr<BlockFile> {
-        record(file->name());
-        const auto recording = journal.recordings[file->name()];
-        auto recorded = std::make_unique<RecordingFile>(std::move(file), recording);
-        journal.note();
-        return std::make_unique<JournalFile>(std::move(recorded), journal);
+    JointRecording recording;
+    for (const std::string path : {"/m/d.vmdk", "/m/d-s001.vmdk"}) recording.add(path, disks_.stores[path]->bytes);
+    disks_.wrap = [&](unsigned, std::unique_ptr<BlockFile> file) {
+        recording.add(file->name(), disks_.stores[file->name()]->bytes);
+        return recording.wrap(std::move(file));
     };
     auto chain = open();
     StandIn target(*chain);
     SectorModel model{Bytes(disk_bytes)};
     std::size_t looked_at = 0;
     const auto look = [&] {
-        for (; looked_at < journal.moments.size() && !HasFailure(); looked_at++) {
+        for (; looked_at < recording.size() && !HasFailure(); looked_at++) {
             VmdkDisks after;
-            for (const auto& [path, steps] : journal.moments[looked_at])
-                after.add(path)->bytes = journal.recordings[path]->replay_crashed(steps, random);
+            for (const auto& [path, bytes] : recording.replay_crashed(looked_at + 1, random))
+                after.add(path)->bytes = bytes;
             ASSERT_TRUE(is_sound(after.check_vmdk("/m/d.vmdk"))) << looked_at;
             auto opened = after.chain("vmdk:/m/d.vmdk", true);
             ASSERT_OK(opened);
