@@ -106,12 +106,12 @@ TEST_F(Luks, WeReadQemus) {
     if (!has_qemu()) GTEST_SKIP() << "no qemu-img and qemu-io";
     const TempDir directory;
     for (const char* options : {"", ",cipher-alg=aes-128,cipher-mode=cbc,ivgen-alg=essiv,ivgen-hash-alg=sha256"}) {
-        const auto ran = run_command("cd " + directory.path() +
-                                     " && rm -f luks && qemu-img create -q --object secret,id=s,data='a word' -f luks "
-                                     "-o key-secret=s,iter-time=10" +
-                                     options +
-                                     " luks 64k && qemu-io --object secret,id=s,data='a word' --image-opts "
-                                     "driver=luks,key-secret=s,file.filename=luks -c 'write -P 0x5a 0 64k'");
+        const auto ran = run_qemu("cd " + directory.path() +
+                                  " && rm -f luks && qemu-img create -q --object secret,id=s,data='a word' -f luks "
+                                  "-o key-secret=s,iter-time=10" +
+                                  options +
+                                  " luks 64k && qemu-io --object secret,id=s,data='a word' --image-opts "
+                                  "driver=luks,key-secret=s,file.filename=luks -c 'write -P 0x5a 0 64k'");
         ASSERT_EQ(ran.status, 0) << ran.output;
         const auto all = read_file(directory / "luks");
         bytes_ = Bytes(all.begin(), all.end() - 65536);

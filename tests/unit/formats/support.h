@@ -113,6 +113,14 @@ inline Ran run_command(const std::string& command) {
     return ran;
 }
 
+// Of qemu's programs. On a busy machine they can't time the key derivation: once more, then.
+inline Ran run_qemu(const std::string& command) {
+    auto ran = run_command(command);
+    for (int i = 0; i < 20 && ran.output.find("Unable to get accurate CPU usage") != std::string::npos; i++)
+        ran = run_command(command);
+    return ran;
+}
+
 // What asks it and goes on without: it is said once that it is left out.
 inline bool has_qemu() {
     static const bool there = [] {

@@ -33,7 +33,7 @@ protected:
         EXPECT_EQ(ran.status, 0) << arguments << ": " << ran.output;
     }
     void qemu(const std::string& command) const {
-        const auto ran = shell(command);
+        const auto ran = run_qemu("cd '" + directory_.path() + "' && " + command);
         EXPECT_EQ(ran.status, 0) << command << ": " << ran.output;
     }
     Json info(const std::string& format, const std::string& name) const {
