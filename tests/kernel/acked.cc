@@ -4,8 +4,12 @@
 //
 //     dmu-acked write DEVICE --seed N --rounds N --mark COMMAND
 //         rounds of random writes, an fsync after each, then "COMMAND ROUND"
-//     dmu-acked check RAW --seed N --rounds N --acked N
+//     dmu-acked check RAW --seed N --rounds N --acked N --base N
 //         what round N and those before it wrote is there, or what came later
+//     dmu-acked fill RAW --base N
+//         a file of which each sector was written by write N
+//     dmu-acked absent FILE
+//         no sector of the file was written by any write
 //     dmu-acked errors DEVICE --seed N --seconds N --state FILE
 //         random writes, reads and fsyncs that may fail; the file tells what may be where
 //     dmu-acked compare RAW --state FILE
@@ -37,7 +41,7 @@ constexpr unsigned zones = 4;  // written to side by side
 
 struct Options {
     std::string path, mark, state;
-    uint64_t seed = 1, rounds = 10, acked = 0, sectors = 131072, seconds = 10;
+    uint64_t seed = 1, rounds = 10, acked = 0, base = 0, sectors = 131072, seconds = 10;
 };
 
 [[noreturn]] void die(const std::string& what) {
@@ -160,13 +164,42 @@ int write_rounds(const Options& o) {
 }
 
 int check(const Options& o) {
-    Possible possible(o.sectors, {0});
+    Possible possible(o.sectors, {o.base});
     for (const Write& write : all_writes(o))
         for (uint64_t at = write.start; at < write.start + write.count; at++) {
             if (write.round <= o.acked) possible[at].clear();
             possible[at].push_back(write.number);
         }
     return compare(o.path, possible) ? 0 : 1;
+}
+
+// --- what lies below, and what may lie nowhere ---
+
+int fill_file(const Options& o) {
+    std::ofstream out(o.path, std::ios::binary);
+    std::array<char, sector_size> data{};
+    for (uint64_t sector = 0; sector < o.sectors; sector++) {
+        fill(data.data(), sector, o.base);
+        out.write(data.data(), sector_size);
+    }
+    if (!out.flush()) die(o.path);
+    return 0;
+}
+
+int absent(const Options& o) {
+    std::ifstream in(o.path, std::ios::binary);
+    if (!in) die(o.path);
+    std::array<char, sector_size> data{};
+    uint64_t sectors = 0;
+    for (; in.read(data.data(), sector_size); sectors++) {
+        uint64_t number = 0;
+        memcpy(&number, data.data(), sizeof(number));
+        if (number_in(data.data(), number) <= 0) continue;
+        printf("%s: its sector %llu is that of a write, sector %llu of the disk\n", o.path.c_str(),
+               static_cast<unsigned long long>(sectors), static_cast<unsigned long long>(number));
+        return 1;
+    }
+    return sectors ? 0 : 1;
 }
 
 // --- writes that may fail ---
@@ -263,14 +296,18 @@ int main(int argc, char** argv) {
         command->add_option("--sectors", o.sectors);
         command->add_option("--mark", o.mark);
         command->add_option("--acked", o.acked);
+        command->add_option("--base", o.base);
         command->add_option("--seconds", o.seconds);
         command->add_option("--state", o.state);
         return command;
     };
-    const CLI::App *write = sub("write"), *checked = sub("check"), *errors = sub("errors"), *compared = sub("compare");
+    const CLI::App *write = sub("write"), *checked = sub("check"), *errors = sub("errors"), *compared = sub("compare"),
+                   *filled = sub("fill"), *missed = sub("absent");
     CLI11_PARSE(app, argc, argv);
     if (*write) return write_rounds(o);
     if (*checked) return check(o);
     if (*errors) return with_errors(o);
+    if (*filled) return fill_file(o);
+    if (*missed) return absent(o);
     return *compared && compare(o.path, load(o.state)) ? 0 : 1;
 }

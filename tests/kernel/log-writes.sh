@@ -5,8 +5,10 @@
 # every acknowledged fsync and at points between, what a crash could leave is made, with
 # parts of what was not yet durable: the image has to check clean (leaks allowed), and
 # what was acknowledged has to be there. Judges: our checker, qemu-img, ext4's recovery.
+# Of encrypted images also: no sector is garbage, and none lies there as plain text.
 #
 # vm-long: --kernel 6.1 --timeout 3000
+# vm-long: --kernel 6.12 --timeout 3000 -- luks-file luks-2m-over-raw aes-over-raw
 # Functions are called through "check", too.
 # shellcheck disable=SC2317
 set -uo pipefail
@@ -16,10 +18,12 @@ set -uo pipefail
 acked=${DMU_ACKED:-/src/build/release/tests/dmu-acked}
 work=/tmp/log-writes
 rounds=${DMU_ROUNDS:-6}
-samples=${DMU_SAMPLES:-2}
+samples=${DMU_RESULTS:-2} # of each crash
+base=1000000 # the write that a backing file holds
 size=32 # MiB of the disk
 device_size=96
 seed=${DMU_SEED:-$RANDOM}
+key=$work/key secret="secret,id=s,file=$work/key"
 loops=()
 
 clean_up() {
@@ -35,12 +39,30 @@ loop() { # FILE: $loop is its device
 
 # What is tried: the image lies on the device itself, or in a file system on it.
 make_image() { # KIND
+	local encrypt='' options=()
+	case $1 in
+	luks-*) encrypt=encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10 ;;
+	aes-*) encrypt=encrypt.format=aes,encrypt.key-secret=s ;;
+	esac
+	[[ $1 != *-2m-* ]] || encrypt+=,cluster_size=2M
+	[ -z "$encrypt" ] || options=(--object "$secret" -o "$encrypt")
 	case $1 in
 	*-device) qemu-img create -q -f qcow2 $work/logged.dev ${size}M ;;
-	qcow2-*) qemu-img create -q -f qcow2 $work/mnt/image ${size}M ;;
+	*-over-raw) "$acked" fill $work/mnt/base --base $base --sectors $((size * 2048)) &&
+		qemu-img create -q -f qcow2 "${options[@]}" -b base -F raw $work/mnt/image ;;
 	vmdk-*) qemu-img create -q -f vmdk $work/mnt/image ${size}M ;;
+	*) qemu-img create -q -f qcow2 "${options[@]}" $work/mnt/image ${size}M ;;
 	esac
 }
+
+format_of() { # KIND
+	case $1 in
+	vmdk-*) echo vmdk ;;
+	*) echo qcow2 ;;
+	esac
+}
+is_encrypted() { [[ $1 == luks-* || $1 == aes-* ]]; } # KIND
+before() { if [[ $1 == *-over-raw ]]; then echo $base; else echo 0; fi; } # KIND: what no write has changed
 
 prepare_device() { # KIND
 	rm -rf $work/logged.* $work/log
@@ -63,7 +85,8 @@ image_of() { # KIND
 	qcow2-device) echo qcow2:/dev/mapper/logged ;;
 	# By itself it takes no leases.
 	vmdk-file) echo "vmdk;lease-ahead=yes:$work/mnt/image" ;;
-	*) echo "${1%%-*}:$work/mnt/image" ;;
+	luks-* | aes-*) echo "qcow2;key-file=$key:$work/mnt/image" ;;
+	*) echo "qcow2:$work/mnt/image" ;;
 	esac
 }
 
@@ -85,15 +108,20 @@ acknowledged() { # POINT
 }
 
 judge_image() { # KIND IMAGE ACKED
-	local format=${1%%-*} status
+	local format status opened=()
+	format=$(format_of "$1")
+	opened=(-f "$format" "$2")
+	! is_encrypted "$1" || opened=(--object "$secret" --image-opts "driver=qcow2,file.filename=$2,encrypt.key-secret=s")
 	dmu-img check --quiet "$format:$2"
 	status=$?
 	[ $status -eq 0 ] || [ $status -eq 3 ] || { echo "our checker: status $status" && return 1; }
-	qemu-img check -q -f "$format" "$2"
+	qemu-img check -q "${opened[@]}"
 	status=$?
 	[ $status -eq 0 ] || [ $status -eq 3 ] || { echo "qemu-img check: status $status" && return 1; }
-	qemu-img convert -f "$format" -O raw "$2" $work/raw &&
-		"$acked" check $work/raw --seed "$seed" --rounds "$rounds" --sectors $((size * 2048)) --acked "$3"
+	! is_encrypted "$1" || "$acked" absent "$2" || return
+	qemu-img convert "${opened[@]}" -O raw $work/raw &&
+		"$acked" check $work/raw --seed "$seed" --rounds "$rounds" --sectors $((size * 2048)) --acked "$3" \
+			--base "$(before "$1")"
 }
 
 # Runs for each result: log-writes.sh judge KIND ACKED IMAGE.
@@ -147,6 +175,7 @@ if [ "${1:-}" = judge ]; then
 fi
 export DMU_SEED=$seed DMU_ROUNDS=$rounds
 mkdir -p $work/mnt $work/crashed
+printf 'correct-horse-battery' >$key
 modprobe -a dm-mod loop dm-log-writes dm-userspace || exit 1
 [ $# -gt 0 ] || set -- qcow2-device qcow2-file vmdk-file
 for kind; do try "$kind"; done
