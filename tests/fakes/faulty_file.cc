@@ -4,7 +4,9 @@
 namespace dmu {
 
 bool FaultyFile::fails(FaultPlan::Kind kind) {
-    if ((plan_->kinds & kind) == 0 || plan_->count++ != plan_->fail_at) return false;
+    if ((plan_->kinds & kind) == 0) return false;
+    const auto at = plan_->count++;
+    if (at < plan_->fail_at || (at > plan_->fail_at && !plan_->lasting)) return false;
     plan_->failed = true;
     return true;
 }

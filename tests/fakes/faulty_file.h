@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-// A BlockFile whose nth operation fails, once.
+// A BlockFile whose nth operation fails, once, or all from it on.
 #pragma once
 
 #include "tests/fakes/wrapped_file.h"
@@ -13,7 +13,8 @@ struct FaultPlan {
     unsigned kinds = all;                // what is counted
     std::uint64_t fail_at = UINT64_MAX;  // the operation (from 0) that fails
     Code code = Code::io;
-    bool tear = false;  // a failing write leaves its first half
+    bool tear = false;     // a failing write leaves its first half
+    bool lasting = false;  // what comes after it fails too
 
     std::uint64_t count = 0;
     bool failed = false;
