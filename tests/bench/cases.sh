@@ -2,7 +2,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 #
 # Runs in the VM (tests/bench/run starts it): FS CASE...; a line "CASE DEVICE
-# INSTRUCTIONS" for each figure goes to /out/figures.
+# INSTRUCTIONS" for each figure goes to /out/figures. With --profile DEVICE before
+# (tests/bench/profile) only this one is measured, and for each figure what it is made
+# of is counted, for a few requests and for more.
 #
 # Below everything are null_blk devices in memory that complete in an interrupt
 # of their own: nullb0 with the file system, nullb1 and nullb2 bare.
@@ -11,6 +13,8 @@ set -u
 # shellcheck source=tests/bench/common.bash
 . "$(dirname "$0")/common.bash"
 
+profile=''
+[ "$1" != --profile ] || { profile=$2 && shift 2; }
 fs=$1
 shift
 mapper=${DMU_TEST_MAPPER:-/src/build/release/tests/dmu-test-mapper}
@@ -97,18 +101,26 @@ end_ours() {
 
 # --- figures -----------------------------------------------------------------
 
+is_wanted() { [ -z "$profile" ] || [ "$profile" = "$1" ]; } # DEVICE
+
 small() { # CASE DEVICE PATH [SIZE-IN-MIB]
-	local depth rw
+	local depth rw some
+	is_wanted "$2" || return 0
 	for depth in 1 32; do
 		for rw in read write; do
 			emit "$1-$rw-$depth" "$2" "$(random_requests "$3" $rw $depth "${4:-$size}M" "${count:-4000}")"
+			[ -z "$profile" ] || for some in 2000 6000; do
+				counted "$1-$rw-$depth" "$2" $some random_requests "$3" $rw $depth "${4:-$size}M" $some
+			done
 		done
 	done
 }
 
 first_writes() { # CASE DEVICE PATH DEPTH [MAPPER-PID]
 	local value start=0 before after
+	is_wanted "$2" || return 0
 	first_write_pattern "$3" $requests >/tmp/pattern
+	[ -z "$profile" ] || { first_writes_counted "$@" && return; }
 	[ -z "${5:-}" ] || start=$(mapper_time "$5")
 	value=$(fio_json "$3" --read_iolog=/tmp/pattern --replay_no_stall=1 --iodepth="$4" | per_request)
 	if [ -n "${5:-}" ]; then
@@ -120,6 +132,21 @@ first_writes() { # CASE DEVICE PATH DEPTH [MAPPER-PID]
 		value=$((value + (after - before) / requests))
 	fi
 	emit "$1-$4" "$2" "$value"
+}
+
+# A quarter, then the rest, each with what is to be done afterwards.
+first_writes_counted() { # CASE DEVICE PATH DEPTH
+	local part
+	for part in 4 1; do
+		awk -v n=$((requests / 4)) -v first=$part '
+			/ write / { if ((first > 1) != (++count <= n)) next } { print }' /tmp/pattern >/tmp/part
+		counted "$1-$4" "$2" "$(grep -c ' write ' /tmp/part)" pattern_and_after "$3" "$4"
+	done
+}
+pattern_and_after() { # PATH DEPTH
+	fio_json "$1" --read_iolog=/tmp/part --replay_no_stall=1 --iodepth="$2"
+	sync "$1"
+	sleep 1.5
 }
 
 attach() { # SPEC: /dev/mapper/ours; sets $mapper_pid
@@ -143,6 +170,7 @@ fill() { dd if=/dev/urandom of="$1" bs=1M count=$size oflag=direct status=none; 
 
 on_written() { # DEVICE FUNCTION CASE
 	local format=${1#ours-}
+	is_wanted "$1" || return 0
 	case $1 in
 	null) "$2" "$3" "$1" /dev/nullb1 ;;
 	file)
@@ -394,4 +422,5 @@ for name in "$@"; do
 	echo "# case $name"
 	"case_$name"
 done
+[ -z "$profile" ] || cat /proc/kallsyms >/out/kallsyms
 exit $failed

@@ -6,10 +6,11 @@
 # --- on the host ---------------------------------------------------------------
 
 # Runs a script in a VM in which a nanosecond is an instruction; what it writes to
-# /out/figures is in $out/figures then. What it printed is shown if it fails.
+# /out/figures is in $out/figures then. What it printed is shown if it fails. $vm_options
+# are more options of tests/vm/run.
 in_bench_vm() { # KERNEL TIMEOUT OUT SCRIPT ARGUMENT...
 	local out=$3 status=0
-	"$repo/tests/vm/run" --kernel "$1" --icount --mem 3072 --timeout "$2" --out "$out" -- "${@:4}" \
+	"$repo/tests/vm/run" --kernel "$1" --icount --mem 3072 --timeout "$2" --out "$out" ${vm_options:+"${vm_options[@]}"} -- "${@:4}" \
 		</dev/null >"$out/output" 2>&1 || status=$?
 	if [ $status -ne 0 ] || [ ! -s "$out/figures" ]; then
 		tail -n 40 "$out/output" >&2
@@ -51,6 +52,14 @@ first_write_pattern() { # DEVICE COUNT
 	seq 0 $(($2 - 1)) | shuf --random-source=<(yes) |
 		awk -v device="$1" '{ printf "%s write %d 4096\n", device, $1 * 65536 + ($1 % 16) * 4096 }'
 	echo "$1 close"
+}
+
+# What the machine does while COMMAND runs, counted by the plug-in in QEMU.
+counted() { # CASE DEVICE REQUESTS COMMAND...
+	echo "$1 $2 $3" >>/out/counted
+	/src/build/release/tests/dmu-mark empty
+	"${@:4}" >/dev/null
+	/src/build/release/tests/dmu-mark write
 }
 
 # Nanoseconds it ran: what it does after the last request has ended is its work, too.
