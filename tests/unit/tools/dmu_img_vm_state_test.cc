@@ -2,17 +2,17 @@
 // Internal snapshots with a VM state, which lies past the disk's end: made by a machine of
 // QEMU's, listed, applied, deleted and checked by dmu-img and qemu-img in turn, and loaded
 // by the machine again.
-#include "tests/unit/tools/dmu_img.h"
+#include "tests/unit/tools/vm_state.h"
 
 namespace dmu {
 namespace {
 
-class DmuImgVmState : public DmuImg, public ::testing::WithParamInterface<const char*> {
+class DmuImgVmState : public VmStateImage, public ::testing::WithParamInterface<const char*> {
 protected:
     void SetUp() override {
         if (!has_qemu()) GTEST_SKIP() << "no qemu-img and qemu-io";
         if (shell("qemu-system-x86_64 --version").status != 0) GTEST_SKIP() << "no qemu-system-x86_64";
-        qemu(std::string("qemu-img create -q -f qcow2 -o ") + GetParam() + " a 4M");
+        make_image(GetParam());
     }
     // The smallest machine there is, stopped; a disk that is no device's.
     void machine(const std::string& commands) const {
@@ -22,32 +22,15 @@ protected:
         EXPECT_EQ(ran.status, 0) << ran.output;
         EXPECT_THAT(ran.output, ::testing::Not(::testing::HasSubstr("Error"))) << commands;
     }
-    void keep(const std::string& name) const { qemu("qemu-img convert -f qcow2 -O raw a " + name); }
-    void sound() const {
-        qemu("qemu-img check -q -f qcow2 a");
-        good("check qcow2:a");
-    }
-    void is(const std::string& raw) const {
-        sound();
-        qemu("qemu-img compare -q -f raw -F qcow2 " + raw + " a");
-        good("compare raw:" + raw + " qcow2:a");
-    }
-    Json listed() const {
-        auto expected = theirs("qcow2", "a")["snapshots"];
-        for (auto& snapshot : expected) snapshot.erase("icount");
-        const auto ours = info("qcow2", "a")["snapshots"];
-        EXPECT_EQ(ours, expected);
-        return ours;
-    }
     // Snapshots one and two with a state; what the disk was then is in files of these names.
     void make() {
-        qemu("qemu-io -f qcow2 -c 'write -P 1 0 1M' a >/dev/null");
+        io_by_qemu("write -P 1 0 1M");
         keep("one");
         machine("savevm one\\n");
-        qemu("qemu-io -f qcow2 -c 'write -P 2 512k 2M' a >/dev/null");
+        io_by_qemu("write -P 2 512k 2M");
         keep("two");
         machine("savevm two\\n");
-        qemu("qemu-io -f qcow2 -c 'write -P 3 3M 1M' a >/dev/null");
+        io_by_qemu("write -P 3 3M 1M");
         keep("now");
     }
 };
