@@ -137,9 +137,13 @@ judge() { # KIND ACKED DEVICE-IMAGE
 	return $status
 }
 
-# Flushes, marks, and every fifth of what is left.
+# Flushes, marks, and of what is left every fifth, or fewer: sixty.
 points() {
-	dmu-debug log $work/log | awk '$3 == "flush" || $3 == "mark" || /FUA/ { print $1; next } ++n % 5 == 0 { print $1 }'
+	local all step
+	all=$(dmu-debug log $work/log)
+	step=$(($(wc -l <<<"$all") / 60))
+	awk -v step=$((step > 5 ? step : 5)) '$3 == "flush" || $3 == "mark" || /FUA/ { print $1; next }
+		++n % step == 0 { print $1 }' <<<"$all"
 }
 
 crash_everywhere() { # KIND
