@@ -125,7 +125,7 @@ static long channel_ioctl(struct file *file, unsigned int cmd, unsigned long arg
 }
 
 /* The mapper is gone: what it had not answered waits for the next. */
-static void detach(struct dmu_key *key)
+void dmu_key_detach(struct dmu_key *key)
 {
 	struct dmu_event_node *event, *next;
 	u32 seconds;
@@ -146,7 +146,7 @@ static int channel_release(struct inode *inode, struct file *file)
 {
 	struct dmu_key *key = file->private_data;
 
-	detach(key);
+	dmu_key_detach(key);
 	dmu_key_put(key);
 	return 0;
 }
@@ -185,7 +185,8 @@ static int hand_over(struct dmu_key *key)
 	return 0;
 }
 
-static int attach(struct dmu_key *key)
+/* -EBUSY: it has a mapper. -ENOMEM. */
+int dmu_key_attach(struct dmu_key *key)
 {
 	struct dmu_event_node *event, *next;
 	int error = -EBUSY;
@@ -222,7 +223,7 @@ static int ioctl_attach(void __user *argument)
 	key = dmu_key_get(wire.key, wire.flags & DMU_ATTACH_CREATE);
 	if (IS_ERR(key))
 		return PTR_ERR(key);
-	fd = attach(key);
+	fd = dmu_key_attach(key);
 	if (fd) {
 		dmu_key_put(key);
 		return fd;
@@ -230,7 +231,7 @@ static int ioctl_attach(void __user *argument)
 	cancel_delayed_work_sync(&key->expire);
 	fd = anon_inode_getfd("[dmu]", &channel_fops, key, O_RDWR | O_CLOEXEC);
 	if (fd < 0) {
-		detach(key);
+		dmu_key_detach(key);
 		dmu_key_put(key);
 	}
 	return fd;

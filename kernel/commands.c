@@ -57,8 +57,10 @@ static bool is_plain(const struct dmu_command *cmd)
 	return !cmd->reserved && (has_flags || !cmd->flags);
 }
 
-static int apply(struct dmu_key *key, const struct dmu_command *cmd)
+/* What a mapper writes. */
+int dmu_command_apply(struct dmu_key *key, const struct dmu_command *cmd)
 {
+	lockdep_assert_held(&key->control);
 	if (!is_plain(cmd))
 		return -EINVAL;
 	switch (cmd->type) {
@@ -103,7 +105,7 @@ ssize_t dmu_channel_write(struct file *file, const char __user *buffer, size_t s
 		error = -EFAULT;
 		if (copy_from_user(&cmd, buffer + done, sizeof(cmd)))
 			break;
-		error = apply(key, &cmd);
+		error = dmu_command_apply(key, &cmd);
 		if (error)
 			break;
 		done += sizeof(cmd);

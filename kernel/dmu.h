@@ -35,6 +35,10 @@ extern struct bio_set dmu_leg_bios[2];	/* so do these */
 extern mempool_t dmu_miss_pool;
 extern mempool_t dmu_page_pool;
 
+/* pools.c */
+int dmu_pools_init(void);
+void dmu_pools_exit(void);
+
 /* key.c */
 struct dmu_key *dmu_key_get(const char *name, bool create);
 void dmu_key_put(struct dmu_key *key);
@@ -201,6 +205,8 @@ extern struct target_type dmu_target_type;
 /* channel.c */
 int dmu_channel_init(void);
 void dmu_channel_exit(void);
+int dmu_key_attach(struct dmu_key *key);
+void dmu_key_detach(struct dmu_key *key);
 void dmu_key_state(struct dmu_key *key, struct dmu_state *state);
 
 /* events.c */
@@ -208,6 +214,7 @@ void dmu_event_queue(struct dmu_key *key, struct dmu_event_node *event, u8 type)
 void dmu_event_drop(struct dmu_event_node *event);
 void dmu_event_nudge(struct work_struct *work);
 int dmu_event_note(struct dmu_key *key, const struct dmu_event *wire, gfp_t gfp);
+unsigned int dmu_events_take(struct dmu_key *key, struct dmu_event *wire, unsigned int most);
 ssize_t dmu_channel_read(struct file *file, char __user *buffer, size_t size, loff_t *position);
 __poll_t dmu_channel_poll(struct file *file, struct poll_table_struct *table);
 
@@ -218,6 +225,7 @@ int dmu_command_place(struct dmu_key *key, const struct dmu_command *cmd);
 int dmu_command_end(struct dmu_key *key, const struct dmu_command *cmd);
 
 /* commands.c */
+int dmu_command_apply(struct dmu_key *key, const struct dmu_command *cmd);
 ssize_t dmu_channel_write(struct file *file, const char __user *buffer, size_t size, loff_t *position);
 
 #endif /* DMU_H */

@@ -121,7 +121,8 @@ static void take_event(struct dmu_key *key, struct dmu_event *wire)
 	dmu_event_drop(event);
 }
 
-static unsigned int take_events(struct dmu_key *key, struct dmu_event *wire, unsigned int most)
+/* What a mapper reads: returns how many there were. */
+unsigned int dmu_events_take(struct dmu_key *key, struct dmu_event *wire, unsigned int most)
 {
 	unsigned int count = 0;
 
@@ -150,7 +151,7 @@ ssize_t dmu_channel_read(struct file *file, char __user *buffer, size_t size, lo
 		/* What has been taken cannot be put back. */
 		if (fault_in_writeable(buffer + done * sizeof(*batch), most * sizeof(*batch)))
 			goto bad_buffer;
-		count = take_events(key, batch, most);
+		count = dmu_events_take(key, batch, most);
 		if (!count && !done) {
 			result = -EAGAIN;
 			if (file->f_flags & O_NONBLOCK)
