@@ -189,6 +189,7 @@ static int hand_over(struct dmu_key *key)
 int dmu_key_attach(struct dmu_key *key)
 {
 	struct dmu_event_node *event, *next;
+	bool press = false;
 	int error = -EBUSY;
 
 	spin_lock_irq(&key->lock);
@@ -196,7 +197,6 @@ int dmu_key_attach(struct dmu_key *key)
 		list_for_each_entry_safe(event, next, &key->events, list)
 			dmu_event_drop(event);
 		key->attached = true;
-		key->log_pressed = false;
 		key->expired = false;
 		key->unread_changes = 0;
 		error = hand_over(key);
@@ -205,8 +205,12 @@ int dmu_key_attach(struct dmu_key *key)
 				dmu_event_drop(event);
 			key->attached = false;
 		}
+		press = !error && key->log_entries > key->log_limit / 2;
 	}
 	spin_unlock_irq(&key->lock);
+	/* It may have filled up while there was nobody to be asked. */
+	if (press)
+		dmu_log_press(key);
 	return error;
 }
 
