@@ -12,6 +12,7 @@ namespace {
 
 constexpr std::size_t fixed_bytes = 24;
 constexpr std::size_t flags_at = 12;
+constexpr std::uint64_t max_bitmap_bytes = 512 << 20;  // of bits
 
 }  // namespace
 
@@ -37,8 +38,12 @@ Result<std::vector<BitmapEntry>> read_bitmaps(BlockFile& file, const Header& hea
         const std::uint64_t name = load_be<std::uint16_t>(raw, at + 18), extra = load_be<std::uint32_t>(raw, at + 20);
         const auto bytes = align_up(fixed_bytes + extra + name, 8);
         if (bytes > raw.size() - at) return wrong("the directory of bitmaps is cut");
+        if (name > max_name_bytes) return wrong("the name of a bitmap has " + std::to_string(name) + " bytes");
         for (auto i = at + fixed_bytes + extra; i < at + fixed_bytes + extra + name; i++)
             entry.name += std::to_integer<char>(raw[i]);
+        if (std::uint64_t{entry.table_entries} << header.cluster_bits > max_bitmap_bytes)
+            return wrong("bitmap '" + entry.name + "' has " + std::to_string(entry.table_entries) +
+                         " clusters; 512 MiB are allowed");
         entries.push_back(std::move(entry));
         at += bytes;
     }

@@ -71,6 +71,7 @@ public:
     bool is_too_low() const { return too_low_; }
 
 private:
+    bool has_block(std::uint64_t index) const { return index < table_.size() && table_[index] != 0; }
     void corrupt(const std::string& what) {
         report_.corruptions++;
         say(what);
@@ -82,17 +83,18 @@ private:
     // Every refcount there is, and every user.
     Status compare() {
         const auto per_block = header_.block_clusters();
-        const auto blocks = std::max<std::uint64_t>(table_.size(), (references_.end() + per_block - 1) / per_block);
         std::vector<std::byte> raw(header_.cluster_bytes());
-        for (std::uint64_t i = 0; i < blocks; i++) {
-            const bool there = i < table_.size() && table_[i] != 0;
-            if (!there && i * per_block >= references_.end()) continue;
-            std::fill(raw.begin(), raw.end(), std::byte{0});
-            auto done = there ? file_.read(table_[i], raw) : ok();
+        for (std::uint64_t i = 0; i < table_.size(); i++) {
+            if (table_[i] == 0) continue;
+            auto done = file_.read(table_[i], raw);
             if (!done) return done;
             for (std::uint64_t k = 0; k < per_block; k++)
                 compare_one(i * per_block + k, load_refcount(raw, header_.refcount_order, k));
         }
+        // The file may be a huge hole: only what has users.
+        references_.visit_used([&](std::uint64_t cluster) {
+            if (!has_block(cluster / per_block)) compare_one(cluster, 0);
+        });
         return ok();
     }
 
@@ -165,6 +167,9 @@ Status Checker::rebuild() {
         const auto end = std::max(users.end(), first + blocks + clusters);
         const auto new_blocks = (end + header_.block_clusters() - 1) / header_.block_clusters();
         const auto new_clusters = align_up(new_blocks * 8, header_.cluster_bytes()) >> bits;
+        if (new_blocks * 8 > max_refcount_table_bytes)
+            return Error{Code::unsupported, "qcow2 image '" + file_.name() + "': cluster " + std::to_string(end - 1) +
+                                                " is in use; a refcount table that reaches it is too large"};
         if (new_blocks <= blocks && new_clusters <= clusters) break;
         blocks = std::max(blocks, new_blocks);
         clusters = std::max(clusters, new_clusters);

@@ -299,7 +299,8 @@ Result<std::optional<BitmapsExtension>> bitmaps_of(const Header& header, const s
         bitmaps.directory_offset >> 56 != 0)
         return wrong(Code::corrupt, "the directory of bitmaps at byte " + number(bitmaps.directory_offset) +
                                         " is not aligned to clusters, or over the header");
-    if (bitmaps.directory_bytes == 0 || bitmaps.directory_bytes > std::uint64_t{bitmaps.count} * 2048)
+    if (bitmaps.directory_bytes == 0 || bitmaps.directory_bytes > std::uint64_t{bitmaps.count} * 2048 ||
+        bitmaps.directory_bytes > max_bitmap_directory_bytes)
         return wrong(Code::corrupt, "the directory of bitmaps has " + number(bitmaps.directory_bytes) + " bytes");
     return std::optional(bitmaps);
 }

@@ -44,6 +44,7 @@ inline constexpr std::size_t fixed_bytes_v2 = 72, fixed_bytes_v3 = 104, our_head
 inline constexpr unsigned min_cluster_bits = 9, max_cluster_bits = 21;
 inline constexpr std::uint64_t max_l1_bytes = 32 << 20;
 inline constexpr std::uint64_t max_refcount_table_bytes = 8 << 20;
+inline constexpr std::uint64_t max_bitmap_directory_bytes = 64 << 20;
 inline constexpr std::uint32_t max_snapshots = 65536, max_bitmaps = 65535, max_name_bytes = 1023;
 inline constexpr std::uint64_t offset_mask = 0x00fffffffffffe00;
 inline constexpr std::uint64_t copied_flag = std::uint64_t{1} << 63;

@@ -17,6 +17,7 @@ public:
     Ranges fixed;  // header, L1 tables, refcount table, snapshots, bitmaps
 
     // Before sort(): cheap, for opening.
+    void expect_tables(std::uint64_t most) { tables_.reserve(most); }
     void add_table_unsorted(std::uint64_t cluster) { tables_.push_back(cluster); }
     void sort() { std::sort(tables_.begin(), tables_.end()); }
     // After sort(): a table that is there twice, or over what is fixed; 0: none.

@@ -167,7 +167,8 @@ private:
     Status count_fixed();
     Status count_table(std::uint64_t index, std::uint64_t& bytes);
     Status count_snapshot(std::uint64_t& bytes);
-    Status count_bitmaps();
+    Status begin_bitmaps();
+    Status count_bitmap(std::uint64_t& bytes);
     Status write_window(std::uint64_t& bytes);
     Status place_blocks(std::uint64_t first, std::uint64_t end);
     Status end_rebuild();

@@ -145,8 +145,12 @@ Status Qcow2Image::read_l1() {
 }
 
 Status Qcow2Image::take_metadata() {
+    std::uint64_t over = 0;  // where a table lies over another one
     const auto range = [&](std::uint64_t offset, std::uint64_t bytes) {
-        metadata_.fixed.add(offset >> header_.cluster_bits, (align_up(bytes, cluster_bytes()) >> header_.cluster_bits));
+        const auto first = offset >> header_.cluster_bits;
+        const auto count = align_up(bytes, cluster_bytes()) >> header_.cluster_bits;
+        if (count != 0 && metadata_.fixed.touches(first, count)) over = offset;
+        metadata_.fixed.add(first, count);
     };
     metadata_.clear();
     range(0, cluster_bytes());
@@ -157,6 +161,8 @@ Status Qcow2Image::take_metadata() {
     const auto bitmaps = bitmaps_of(header_, file_->name());
     if (!bitmaps) return bitmaps.error();
     if (*bitmaps) range((*bitmaps)->directory_offset, (*bitmaps)->directory_bytes);
+    if (writable_ && over != 0)
+        return error(Code::corrupt, "the table at byte " + std::to_string(over) + " lies over other metadata");
     const auto crypto = crypto_of(header_, file_bytes_, file_->name());
     if (!crypto) return crypto.error();
     if (*crypto) {
@@ -169,6 +175,10 @@ Status Qcow2Image::take_metadata() {
     }
 
     const auto end = std::max(align_up(file_bytes_, cluster_bytes()), allocator_.end() << header_.cluster_bits);
+    const auto there = [](std::uint64_t word) { return word != 0; };
+    metadata_.expect_tables(
+        static_cast<std::uint64_t>(std::count_if(l1_.begin(), l1_.end(), there) +
+                                   std::count_if(refcounts_.table().begin(), refcounts_.table().end(), there)));
     for (std::uint64_t i = 0; i < l1_.size(); i++) {
         const auto offset = l1_[i] & offset_mask;
         if (offset == 0) continue;

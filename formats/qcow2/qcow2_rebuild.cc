@@ -53,12 +53,12 @@ Status Qcow2Image::rebuild_step(std::uint64_t& bytes) {
             return ok();
         case Stage::snapshots:
             if (rebuild_->snapshot < snapshots_.entries.size()) return count_snapshot(bytes);
-            rebuild_->stage = Stage::bitmaps;
-            return ok();
+            return begin_bitmaps();
         case Stage::bitmaps:
-            done = count_bitmaps();
-            if (done) rebuild_->stage = Stage::write;
-            return done;
+            if (rebuild_->at < rebuild_->bitmaps.size()) return count_bitmap(bytes);
+            rebuild_->bitmaps.clear();
+            rebuild_->stage = Stage::write;
+            return ok();
         case Stage::write:
             return write_window(bytes);
         case Stage::done:
@@ -209,24 +209,32 @@ Status Qcow2Image::count_snapshot(std::uint64_t& bytes) {
     return ok();
 }
 
-Status Qcow2Image::count_bitmaps() {
-    const auto bitmaps = read_bitmaps(*file_, header_);
+Status Qcow2Image::begin_bitmaps() {
+    auto bitmaps = read_bitmaps(*file_, header_);
     if (!bitmaps) return bitmaps.error().code == Code::corrupt ? Status(corrupt("its bitmaps")) : bitmaps.error();
-    for (const auto& bitmap : *bitmaps) {
-        const auto who = "the table of bitmap '" + bitmap.name + "'";
-        const auto end = align_up(bitmap.table_offset + std::uint64_t{bitmap.table_entries} * 8, cluster_bytes());
-        auto done = ok();
-        for (auto at = bitmap.table_offset; done && at < end; at += cluster_bytes())
-            done = count_entry({at, 0}, rebuild_->old_clusters(), who);
+    rebuild_->bitmaps = std::move(*bitmaps);
+    rebuild_->stage = Rebuild::Stage::bitmaps;
+    rebuild_->at = 0;
+    return ok();
+}
+
+Status Qcow2Image::count_bitmap(std::uint64_t& bytes) {
+    const auto& bitmap = rebuild_->bitmaps[rebuild_->at];
+    const auto who = "the table of bitmap '" + bitmap.name + "'";
+    const auto end = align_up(bitmap.table_offset + std::uint64_t{bitmap.table_entries} * 8, cluster_bytes());
+    auto done = ok();
+    for (auto at = bitmap.table_offset; done && at < end; at += cluster_bytes())
+        done = count_entry({at, 0}, rebuild_->old_clusters(), who);
+    if (!done) return done;
+    const auto words = read_l1_table(bitmap.table_offset, bitmap.table_entries);
+    if (!words) return words.error();
+    bytes += words->size() * 8;
+    const auto inside = "a cluster of " + who;
+    for (const auto word : *words) {
+        done = count_entry({word & offset_mask, 0}, rebuild_->old_clusters(), inside);
         if (!done) return done;
-        const auto words = read_l1_table(bitmap.table_offset, bitmap.table_entries);
-        if (!words) return words.error();
-        const auto inside = "a cluster of " + who;
-        for (const auto word : *words) {
-            done = count_entry({word & offset_mask, 0}, rebuild_->old_clusters(), inside);
-            if (!done) return done;
-        }
     }
+    rebuild_->at++;
     return ok();
 }
 

@@ -22,6 +22,7 @@
 #include <span>
 #include <vector>
 
+#include "formats/qcow2/bitmaps.h"
 #include "formats/qcow2/refcounts.h"
 
 namespace dmu::qcow2 {
@@ -45,9 +46,11 @@ public:
     // --- counting, from Qcow2Image (qcow2_rebuild.cc).
     enum class Stage { beyond, fixed, tables, snapshots, bitmaps, write, done };
     Stage stage = Stage::beyond;
-    std::uint64_t at = 0;           // block, table, entry of a snapshot's L1 table
+    std::uint64_t at = 0;           // block, table, entry of a snapshot's L1 table, bitmap
     std::uint64_t snapshot = 0;     // Stage::snapshots
     std::vector<std::uint64_t> l1;  // a piece of that table, from at rounded down
+
+    std::vector<BitmapEntry> bitmaps;  // Stage::bitmaps
 
     void begin_window();
     std::uint64_t window_first() const { return window_ * window_clusters_; }

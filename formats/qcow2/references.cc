@@ -2,6 +2,8 @@
 #include "formats/qcow2/references.h"
 
 #include <algorithm>
+#include <iterator>
+#include <set>
 
 #include "formats/core/endian.h"
 #include "formats/core/units.h"
@@ -34,25 +36,60 @@ std::uint64_t References::count(std::uint64_t cluster) const {
     return page == pages_.end() ? 0 : page->second->counts[cluster % page_clusters];
 }
 
-// One user more of every cluster there. Only what may be shared is of one kind twice.
-void References::take(std::uint64_t offset, std::uint64_t bytes, Kind kind, const std::string& who) {
+void References::visit_used(const std::function<void(std::uint64_t cluster)>& visit) const {
+    std::vector<std::uint64_t> numbers;
+    for (const auto& [number, page] : pages_) numbers.push_back(number);
+    std::sort(numbers.begin(), numbers.end());
+    for (const auto number : numbers)
+        for (std::uint64_t i = 0; i < page_clusters; i++)
+            if (pages_.at(number)->counts[i] != 0) visit(number * page_clusters + i);
+}
+
+bool References::take_cluster(std::uint64_t cluster, Kind kind, std::uint32_t users) {
+    auto& page = pages_[cluster / page_clusters];
+    if (!page) page = std::make_unique<Page>();
+    auto& had = page->kinds[cluster % page_clusters];
+    const bool fits = had == Kind::none || had == kind;
+    had = kind;
+    auto& count = page->counts[cluster % page_clusters];
+    count += std::min(users, UINT32_MAX - count);
+    end_ = std::max(end_, cluster + 1);
+    return fits;
+}
+
+// What is fixed already is passed over as a whole: it may be large, and named many times.
+bool References::take_fixed(std::uint64_t first, std::uint64_t end) {
+    bool fits = !fixed_.touches(first, end - first);
+    for (auto c = first; c < end;) {
+        const auto next = fixed_.ranges().upper_bound(c);
+        if (next != fixed_.ranges().begin() && std::prev(next)->second > c) {
+            c = std::prev(next)->second;
+            continue;
+        }
+        const auto stop = next == fixed_.ranges().end() ? end : std::min(end, next->first);
+        for (; c < stop; c++) fits = take_cluster(c, Kind::fixed, 1) && fits;
+    }
+    fixed_.add(first, end - first);
+    return fits;
+}
+
+// More users of every cluster there. Only what may be shared is of one kind twice.
+void References::take(std::uint64_t offset, std::uint64_t bytes, Kind kind, const std::string& who,
+                      std::uint32_t users) {
     if (bytes == 0) return;
     if (kind != Kind::compressed && offset % header_.cluster_bytes() != 0)
         return fault(place(who, offset) + " is not aligned to clusters");
     const auto limit = file_clusters() << header_.cluster_bits;
     if (offset >= limit || (kind != Kind::compressed && bytes > limit - offset))
         return fault(place(who, offset) + " ends past the end of the file");
-    const auto last = std::min((offset + bytes - 1) >> header_.cluster_bits, file_clusters() - 1);
-    for (auto c = offset >> header_.cluster_bits; c <= last; c++) {
-        auto& page = pages_[c / page_clusters];
-        if (!page) page = std::make_unique<Page>();
-        auto& had = page->kinds[c % page_clusters];
-        if (had != Kind::none && (had != kind || kind == Kind::fixed))
-            fault(place(who, offset) + " lies over something else");
-        had = kind;
-        page->counts[c % page_clusters]++;
-        end_ = std::max(end_, c + 1);
-    }
+    const auto first = offset >> header_.cluster_bits;
+    const auto end = std::min((offset + bytes - 1) >> header_.cluster_bits, file_clusters() - 1) + 1;
+    bool fits = true;
+    if (kind == Kind::fixed)
+        fits = take_fixed(first, end);
+    else
+        for (auto c = first; c < end; c++) fits = take_cluster(c, kind, users) && fits;
+    if (!fits) fault(place(who, offset) + " lies over something else");
 }
 
 Result<std::vector<std::uint64_t>> References::read_words(std::uint64_t offset, std::uint64_t count) {
@@ -64,15 +101,15 @@ Result<std::vector<std::uint64_t>> References::read_words(std::uint64_t offset, 
     return words;
 }
 
-void References::take_entry(const Entry& entry, std::uint64_t guest, bool active) {
+void References::take_entry(const Entry& entry, const Table& table, std::uint64_t guest) {
     const auto who = "the cluster of guest byte " + std::to_string(guest);
     const auto kind = kind_of(header_, entry);
-    if (active && guest < header_.size && kind != ClusterKind::unallocated && kind != ClusterKind::zero)
+    if (table.active && guest < header_.size && kind != ClusterKind::unallocated && kind != ClusterKind::zero)
         guest_clusters_++;
     if (entry.compressed()) {
         if (header_.has_data_file()) return fault(who + " is compressed, in an external data file");
         const auto packed = compressed_place(header_, entry.word);
-        return take(packed.offset, packed.bytes, Kind::compressed, who);
+        return take(packed.offset, packed.bytes, Kind::compressed, who, table.users);
     }
     if (header_.version == 2 && (entry.word & zero_flag) != 0)
         return fault(who + " is a zero cluster, which version 2 does not have");
@@ -83,17 +120,19 @@ void References::take_entry(const Entry& entry, std::uint64_t guest, bool active
             fault(who + " has allocated subclusters, but no place");
         return;
     }
-    if (!header_.has_data_file()) return take(entry.offset(), header_.cluster_bytes(), Kind::data, who);
+    if (!header_.has_data_file()) return take(entry.offset(), header_.cluster_bytes(), Kind::data, who, table.users);
     if (entry.offset() != guest) fault(who + " lies elsewhere in the data file than on the disk");
 }
 
-Status References::walk_l2(std::uint64_t offset, std::uint64_t guest, bool active) {
-    const auto words = read_words(offset, header_.cluster_bytes() / 8);
-    if (!words) return words.error();
-    const std::size_t step = header_.extended_l2() ? 2 : 1;
-    for (std::size_t i = 0; i < words->size(); i += step)
-        take_entry({(*words)[i], step == 2 ? (*words)[i + 1] : 0}, guest + ((i / step) << header_.cluster_bits),
-                   active);
+Status References::walk_tables() {
+    for (const auto& [offset, table] : tables_) {
+        const auto words = read_words(offset, header_.cluster_bytes() / 8);
+        if (!words) return words.error();
+        const std::size_t step = header_.extended_l2() ? 2 : 1;
+        for (std::size_t i = 0; i < words->size(); i += step)
+            take_entry({(*words)[i], step == 2 ? (*words)[i + 1] : 0}, table,
+                       table.guest + ((i / step) << header_.cluster_bits));
+    }
     return ok();
 }
 
@@ -108,10 +147,12 @@ Status References::walk_l1(std::uint64_t offset, std::uint64_t entries, bool act
         const auto table = (*l1)[i] & offset_mask;
         if (table == 0) continue;
         const auto faults = faults_;
-        take(table, header_.cluster_bytes(), Kind::table, "L2 table " + std::to_string(i) + " of " + who);
+        const auto name = "L2 table " + std::to_string(i) + " of " + who;
+        take(table, header_.cluster_bytes(), Kind::table, name);
         if (faults_ != faults) continue;
-        auto done = walk_l2(table, std::uint64_t{i} << header_.l2_shift(), active);
-        if (!done) return done;
+        auto& seen = tables_.try_emplace(table, Table{std::uint64_t{i} << header_.l2_shift(), active, 0}).first->second;
+        // Only snapshots share tables.
+        if (seen.users++ != 0 && active) fault(place(name, table) + " is another one, too");
     }
     return ok();
 }
@@ -154,6 +195,8 @@ Status References::walk() {
             if (!done) return done;
         }
     }
+    done = walk_tables();
+    if (!done) return done;
     const auto crypto = crypto_of(header_, file_bytes_, file_.name());
     if (!crypto)
         fault(crypto.error().message);
@@ -179,11 +222,14 @@ Status References::walk_refcounts(std::vector<std::uint64_t>& table) {
 Status References::visit_active(const Visit& visit) {
     const auto l1 = read_words(header_.l1_offset, header_.l1_entries);
     if (!l1) return l1.error();
+    std::set<std::uint64_t> seen;
     for (std::size_t i = 0; i < l1->size(); i++) {
         const auto table = (*l1)[i] & offset_mask;
         if (table == 0 || table % header_.cluster_bytes() != 0 || table >> header_.cluster_bits >= file_clusters())
             continue;
         auto done = visit(header_.l1_offset + i * 8, (*l1)[i], count(table >> header_.cluster_bits));
+        if (!done) return done;
+        if (!seen.insert(table).second) continue;
         const auto words = read_words(table, header_.cluster_bytes() / 8);
         if (!words) return words.error();
         const std::size_t step = header_.extended_l2() ? 2 : 1;

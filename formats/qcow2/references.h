@@ -5,10 +5,12 @@
 
 #include <array>
 #include <functional>
+#include <map>
 #include <memory>
 #include <unordered_map>
 
 #include "formats/core/image.h"
+#include "formats/core/ranges.h"
 #include "formats/qcow2/entry.h"
 #include "formats/qcow2/snapshots.h"
 
@@ -26,6 +28,8 @@ public:
     Status walk_refcounts(std::vector<std::uint64_t>& table);
 
     std::uint64_t count(std::uint64_t cluster) const;
+    // Clusters with users, in order.
+    void visit_used(const std::function<void(std::uint64_t cluster)>& visit) const;
     std::uint64_t end() const { return end_; }  // one past the last cluster that is used
     std::uint64_t guest_clusters() const { return guest_clusters_; }
     // What can't be put right by other refcounts.
@@ -40,16 +44,27 @@ public:
 
 private:
     enum class Kind : std::uint8_t { none, fixed, table, data, compressed };
-    static constexpr std::uint64_t page_clusters = 4096;
+    // Small: a hostile image has users far apart.
+    static constexpr std::uint64_t page_clusters = 64;
     struct Page {
         std::array<std::uint32_t, page_clusters> counts{};
         std::array<Kind, page_clusters> kinds{};
     };
 
-    void take(std::uint64_t offset, std::uint64_t bytes, Kind kind, const std::string& who);
+    // As an L1 table first had it.
+    struct Table {
+        std::uint64_t guest = 0;
+        bool active = false;
+        std::uint32_t users = 0;
+    };
+
+    void take(std::uint64_t offset, std::uint64_t bytes, Kind kind, const std::string& who, std::uint32_t users = 1);
+    // False: it lies over something else.
+    bool take_cluster(std::uint64_t cluster, Kind kind, std::uint32_t users);
+    bool take_fixed(std::uint64_t first, std::uint64_t end);
     Status walk_l1(std::uint64_t offset, std::uint64_t entries, bool active, const std::string& who);
-    Status walk_l2(std::uint64_t offset, std::uint64_t guest, bool active);
-    void take_entry(const Entry& entry, std::uint64_t guest, bool active);
+    Status walk_tables();
+    void take_entry(const Entry& entry, const Table& table, std::uint64_t guest);
     Status walk_bitmaps();
     Result<std::vector<std::uint64_t>> read_words(std::uint64_t offset, std::uint64_t count);
 
@@ -57,6 +72,8 @@ private:
     const Header& header_;
     const std::uint64_t file_bytes_;
     std::unordered_map<std::uint64_t, std::unique_ptr<Page>> pages_;
+    Ranges fixed_;                           // clusters
+    std::map<std::uint64_t, Table> tables_;  // by offset: each is read once, whoever shares it
     std::uint64_t end_ = 0, guest_clusters_ = 0, faults_ = 0;
     std::vector<std::string> messages_;
 };
