@@ -8,9 +8,9 @@
 #define DMU_KUNIT_RIG_H
 
 #include <kunit/test.h>
-#include <linux/prandom.h>
 
 #include "dmu.h"
+#include "kunit_random.h"
 
 #define RIG_SECTORS	4096	/* of the device */
 #define RIG_DESTS	2
@@ -48,13 +48,6 @@ int rig_begin(struct kunit_suite *suite);
 void rig_end(struct kunit_suite *suite);
 int rig_init(struct kunit *test);
 void rig_exit(struct kunit *test);
-
-/* The module's parameter "seed", or any; printed. */
-void rig_random(struct kunit *test, struct rnd_state *random);
-static inline u32 rig_below(struct rnd_state *random, u32 limit)
-{
-	return prandom_u32_state(random) % limit;
-}
 
 /* Waits until all that can go on has, but for stalled writers. */
 void rig_settle(struct rig *rig);

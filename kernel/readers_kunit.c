@@ -1,13 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0
 /* The extent map under those who read it while it changes. */
+#include <linux/jhash.h>
 #include <linux/kthread.h>
 #include <linux/sched.h>
 
-#include "kunit_rig.h"
+#include "kunit_random.h"
+#include "map_node.h"
 
 #define READERS	2
-#define SPAN	4096	/* sectors */
+#define SPAN	1024	/* sectors: few leaves, so that all meet there */
 #define UPDATES	6000
+#define NODES	64	/* more than it takes */
 
 struct reader {
 	struct dmu_map *map;
@@ -53,24 +56,22 @@ static int read_on(void *data)
 	return 0;
 }
 
-static void update(struct kunit *test, struct dmu_map *map, struct rnd_state *random)
+/* Mostly of a few sectors; now and then it begins anew. */
+static int update(struct dmu_map *map, struct rnd_state *random, gfp_t gfp)
 {
-	u64 start = rig_below(random, SPAN), end = min_t(u64, SPAN, start + 1 + rig_below(random, 24));
-	u32 what = rig_below(random, 200);
-	int error;
+	u64 start = rig_below(random, SPAN), end = min_t(u64, SPAN, start + 1 + rig_below(random, 6));
+	u32 what = rig_below(random, 1000);
+	unsigned int tag = 1 + what % 3;
 
 	if (what == 0)
-		error = dmu_map_clear(map, GFP_KERNEL);
-	else if (what < 4)
-		error = dmu_map_assign(map, 0, SPAN, value_of(1 + what % 3, 0), GFP_KERNEL);
-	else if (what < 140)
-		error = dmu_map_assign(map, start, end, value_of(1 + what % 3, start), GFP_KERNEL);
-	else if (what < 170)
-		error = dmu_map_assign(map, start, end, what % 2 ? dmu_value(4, false, 7) : DMU_VALUE_NONE, GFP_KERNEL);
-	else
-		error = dmu_map_fill(map, start, end, value_of(1 + what % 3, start), GFP_KERNEL);
-	KUNIT_EXPECT_EQ(test, error, 0);
-	cond_resched();
+		return dmu_map_clear(map, gfp);
+	if (what < 4)
+		return dmu_map_assign(map, 0, SPAN, value_of(tag, 0), gfp);
+	if (what < 700)
+		return dmu_map_assign(map, start, end, value_of(tag, start), gfp);
+	if (what < 850)
+		return dmu_map_assign(map, start, end, what % 2 ? dmu_value(4, false, 7) : DMU_VALUE_NONE, gfp);
+	return dmu_map_fill(map, start, end, value_of(tag, start), gfp);
 }
 
 static void readers_see_only_what_was_there(struct kunit *test)
@@ -86,8 +87,10 @@ static void readers_see_only_what_was_there(struct kunit *test)
 		readers[i].map = &map;
 		readers[i].task = kthread_run(read_on, &readers[i], "dmu-reader/%u", i);
 	}
-	for (i = 0; i < UPDATES; i++)
-		update(test, &map, &random);
+	for (i = 0; i < UPDATES; i++) {
+		KUNIT_EXPECT_EQ(test, update(&map, &random, GFP_KERNEL), 0);
+		cond_resched();
+	}
 	for (i = 0; i < READERS; i++) {
 		if (IS_ERR(readers[i].task)) {
 			KUNIT_FAIL(test, "no reader %u", i);
@@ -101,7 +104,67 @@ static void readers_see_only_what_was_there(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, map.nodes, 0ull);
 }
 
+/* A node that a reader has reached, and what it was then: of an inner one the keys. */
+struct held {
+	const struct dmu_map_node *node;
+	u32 content;
+};
+
+static u32 content_of(const struct dmu_map_node *node)
+{
+	u32 content = jhash_3words(node->count, node->level, 0, 0);
+
+	content = jhash2((const u32 *)node->key, node->count * 2, content);
+	return node->level ? content : jhash2((const u32 *)node->value, node->count * 2, content);
+}
+
+static unsigned int hold_all(const struct dmu_map_node *node, struct held *held, unsigned int count)
+{
+	unsigned int i;
+
+	if (count == NODES)
+		return count;
+	held[count].node = node;
+	held[count++].content = content_of(node);
+	for (i = 0; node->level && i < node->count; i++)
+		count = hold_all(dmu_map_follow(node->child[i]), held, count);
+	return count;
+}
+
+/* What makes an update and what reads is one here: so it meets whatever is freed or changed too early. */
+static void what_a_reader_holds_stays(struct kunit *test)
+{
+	struct held *held = kunit_kzalloc(test, NODES * sizeof(*held), GFP_KERNEL);
+	unsigned int round, count, i, most = 0;
+	struct rnd_state random;
+	struct dmu_map map;
+
+	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, held);
+	rig_random(test, &random);
+	KUNIT_ASSERT_EQ(test, dmu_map_init(&map), 0);
+	for (round = 0; round < UPDATES; round++) {
+		unsigned int changed = 0;
+		int error;
+
+		rcu_read_lock();
+		count = hold_all(dmu_map_follow(map.root), held, 0);
+		error = update(&map, &random, GFP_ATOMIC);
+		for (i = 0; i < count; i++)
+			changed += content_of(held[i].node) != held[i].content;
+		rcu_read_unlock();
+		KUNIT_EXPECT_EQ(test, error, 0);
+		KUNIT_EXPECT_EQ(test, changed, 0u);
+		most = max(most, count);
+		cond_resched();
+	}
+	KUNIT_EXPECT_GT(test, most, 3u);
+	KUNIT_EXPECT_LT(test, most, (unsigned int)NODES);
+	dmu_map_destroy(&map);
+	KUNIT_EXPECT_EQ(test, map.nodes, 0ull);
+}
+
 static struct kunit_case readers_cases[] = {
+	KUNIT_CASE(what_a_reader_holds_stays),
 	KUNIT_CASE(readers_see_only_what_was_there),
 	{}
 };

@@ -32,6 +32,8 @@ complete() { # SUITE CASES
 	[ "$2" -gt 0 ] && grep -q "^$1 - ok$" /tmp/results
 }
 
+# Where allocations are to fail, those of the module, not those of kmemleak.
+[ ! -e /sys/kernel/debug/failslab/cache-filter ] || echo Y >/sys/kernel/debug/failslab/cache-filter
 check "the module with the tests is loaded" load "${1:-}"
 results >/tmp/results
 dmesg -t | sed -n 's/^ *# \([a-z_]*: seed [0-9]*\)$/# \1/p'
