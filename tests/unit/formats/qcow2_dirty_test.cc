@@ -211,6 +211,41 @@ TEST(Qcow2Dirty, OnABlockDeviceAtOnce) {
     EXPECT_TRUE(is_clean(check_qcow2(disks, path)));
 }
 
+// Nor has it room for them when it is full: it is what it was, until it has.
+TEST(Qcow2Dirty, OnAFullBlockDevice) {
+    MemoryDisks disks;
+    const std::string path = "/m/top.qcow2";
+    ASSERT_OK(create_qcow2(disks, path, 8 << 20, {"", 512, {{"refcount_bits", "64"}}}));
+    const auto model = pattern(8 << 20, 1);
+    {
+        auto chain = disks.chain("qcow2:" + path, true);
+        ASSERT_OK(chain);
+        StandIn target(**chain);
+        // Piece by piece: refcounts lie here and there.
+        for (std::size_t at = 0; at < model.size(); at += 65536)
+            ASSERT_OK(target.write({at}, std::span(model).subspan(at, 65536)));
+        ASSERT_OK((*chain)->top().close());
+    }
+    auto& store = *disks.stores[path];
+    std::mt19937_64 random(1);
+    make_dirty(store.bytes, random);
+    store.fixed_size = true;
+    const auto before = store.bytes;
+    EXPECT_TRUE(fails_with(disks.chain("qcow2:" + path, true), Code::no_space, path));
+    EXPECT_TRUE(store.bytes == before);
+    Bytes seen(model.size());
+    ASSERT_OK((*disks.chain("qcow2:" + path, false))->read({0}, seen));
+    EXPECT_TRUE(seen == model);
+    store.bytes.resize(before.size() + (1 << 20));
+    auto chain = disks.chain("qcow2:" + path, true);
+    ASSERT_OK(chain);
+    EXPECT_FALSE(is_dirty(store.bytes));
+    ASSERT_OK((*chain)->top().close());
+    EXPECT_TRUE(is_clean(check_qcow2(disks, path)));
+    ASSERT_OK((*chain)->read({0}, seen));
+    EXPECT_TRUE(seen == model);
+}
+
 // What is wrong beside the refcounts is found on the way; nothing is allocated any more.
 TEST(Qcow2Dirty, MoreThanRefcountsWrong) {
     MemoryDisks disks;
