@@ -31,7 +31,7 @@ struct dmu_map_node {
 };
 
 /* From the root to a leaf: which child was taken, and what it covers. */
-struct path {
+struct map_path {
 	struct dmu_map_node *node[MAX_LEVELS];
 	unsigned int index[MAX_LEVELS];
 	unsigned int levels;	/* node[levels - 1] is the leaf */
@@ -47,7 +47,7 @@ struct draft {
 
 /* What an update works in: too large for a kernel stack. */
 struct dmu_map_scratch {
-	struct path path;
+	struct map_path path;
 	struct draft draft;
 	struct draft work;
 };

@@ -2,7 +2,7 @@
 /* Updates of the extent map: leaves are made anew, and put in place bottom up. */
 #include "map_node.h"
 
-static void descend(const struct dmu_map *map, u64 sector, struct path *path)
+static void descend(const struct dmu_map *map, u64 sector, struct map_path *path)
 {
 	struct dmu_map_node *node = dmu_map_follow(map->root);
 
@@ -125,7 +125,7 @@ static int rebuild_inner(struct dmu_map *map, const struct dmu_map_node *old, un
  * path->node[depth - 1]. Nothing that a reader can see changes before the
  * last step, so that a failed allocation leaves the tree as it was.
  */
-static int replace_children(struct dmu_map *map, struct path *path, unsigned int depth, unsigned int at,
+static int replace_children(struct dmu_map *map, struct map_path *path, unsigned int depth, unsigned int at,
 			    unsigned int removed, struct dmu_map_node **fresh, unsigned int fresh_count, gfp_t gfp)
 {
 	struct dmu_map_node *made[2], *parent;
@@ -175,7 +175,7 @@ static int replace_children(struct dmu_map *map, struct path *path, unsigned int
 }
 
 /* A leaf of few entries joins a neighbour under the same parent, if one has room. */
-static struct dmu_map_node *find_partner(const struct path *path, const struct draft *draft, bool *left)
+static struct dmu_map_node *find_partner(const struct map_path *path, const struct draft *draft, bool *left)
 {
 	const struct dmu_map_node *parent;
 	struct dmu_map_node *other;
@@ -286,7 +286,7 @@ static bool draw_inside(struct dmu_map_node *fresh, const struct dmu_map_node *l
 }
 
 /* 1: done; 0: it takes more than that. */
-static int assign_inside(struct dmu_map *map, const struct path *path, u64 start, u64 end, u64 value, gfp_t gfp)
+static int assign_inside(struct dmu_map *map, const struct map_path *path, u64 start, u64 end, u64 value, gfp_t gfp)
 {
 	struct dmu_map_node *leaf = path->node[path->levels - 1], *fresh;
 	int extents;
