@@ -96,8 +96,9 @@ struct dmu_state rig_state(struct rig *rig);
 void rig_expect(struct rig *rig, int line, const struct dmu_event *want);
 #define EXPECT_EVENT(rig, ...) rig_expect(rig, __LINE__, &(struct dmu_event){ __VA_ARGS__ })
 #define EXPECT_NO_EVENT(rig) EXPECT_EVENT(rig, .type = 0)
-#define EXPECT_ENDED(rig, request) KUNIT_EXPECT_EQ((rig)->test, (int)rig_status(rig, request), 0)
-#define EXPECT_FAILED(rig, request, why) KUNIT_EXPECT_EQ((rig)->test, (int)rig_status(rig, request), (int)(why))
+#define EXPECT_FAILED(rig, request, why) \
+	KUNIT_EXPECT_EQ((rig)->test, (__force int)rig_status(rig, request), (__force int)(why))
+#define EXPECT_ENDED(rig, request) EXPECT_FAILED(rig, request, BLK_STS_OK)
 #define EXPECT_WAITS(rig, request) KUNIT_EXPECT_TRUE((rig)->test, rig_waits(rig, request))
 
 /* Changes as the mapper reads of them. */
