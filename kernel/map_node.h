@@ -5,9 +5,10 @@
  * Invariants: the first key of a node is the lower bound of what it covers;
  * a node covers up to the key that follows it in its parent, the root
  * everything from 0 on. In a leaf no break point repeats what would hold
- * there anyway. Readers may hold on to any node they have reached: a node
- * that is linked in is changed only by replacing one child pointer, which
- * leaves what it covers as it was; all else makes a copy.
+ * there anyway. Keys that are not in use are NO_END. Readers may hold on to
+ * any node they have reached: a node that is linked in is changed only by
+ * replacing one child pointer, which leaves what it covers as it was; all
+ * else makes a copy.
  */
 #ifndef DMU_MAP_NODE_H
 #define DMU_MAP_NODE_H
@@ -15,7 +16,7 @@
 #include "map.h"
 
 #define NODE_BYTES	2048
-#define NODE_ENTRIES	126
+#define NODE_ENTRIES	126	/* see find_entry() */
 #define MAX_LEVELS	12
 #define NO_END		(~0ull)
 
@@ -60,6 +61,7 @@ static inline struct dmu_map_node *new_node(struct dmu_map *map, unsigned int le
 		return NULL;
 	node->count = 0;
 	node->level = level;
+	memset(node->key, 0xff, sizeof(node->key));
 	map->nodes++;
 	return node;
 }
@@ -79,20 +81,22 @@ static inline void retire_node(struct dmu_map *map, struct dmu_map_node *node)
 	dmu_map_free_later(node);
 }
 
-/* The last entry whose key is not above the sector; key[0] never is. */
+static inline unsigned int entry_step(const struct dmu_map_node *node, u64 sector, unsigned int i, unsigned int step)
+{
+	return i + (step & -(unsigned int)(node->key[i + step] <= sector));
+}
+
+/* The last entry whose key is not above the sector; key[0] never is. No branch: none would be foreseen. */
 static inline unsigned int find_entry(const struct dmu_map_node *node, u64 sector)
 {
-	unsigned int low = 0, high = node->count;
+	unsigned int i = entry_step(node, sector, 0, 63);
 
-	while (high - low > 1) {
-		unsigned int middle = (low + high) / 2;
-
-		if (node->key[middle] <= sector)
-			low = middle;
-		else
-			high = middle;
-	}
-	return low;
+	i = entry_step(node, sector, i, 31);
+	i = entry_step(node, sector, i, 16);
+	i = entry_step(node, sector, i, 8);
+	i = entry_step(node, sector, i, 4);
+	i = entry_step(node, sector, i, 2);
+	return entry_step(node, sector, i, 1);
 }
 
 static inline u64 entry_end(const struct dmu_map_node *node, unsigned int i, u64 node_end)
