@@ -127,8 +127,14 @@ unsigned int dmu_leg_front_pad(void);
 void dmu_trim(struct dmu_io *io);
 void dmu_trim_route(struct dmu_io *io);
 
+/* completions.c */
+int dmu_completions_init(void);
+void dmu_completions_exit(void);
+struct dmu_completions __percpu *dmu_completions_alloc(void);
+void dmu_completion_add(struct dmu_io *io);
+
 /* file.c */
-void dmu_file_init(void);
+void dmu_file_ended(struct dmu_io *io);
 void dmu_bio_to_iter(const struct bio *bio, struct iov_iter *iter);
 int dmu_file_try(struct dmu_io *io);
 void dmu_file_issue(struct dmu_io *io);

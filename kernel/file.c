@@ -33,56 +33,13 @@ void dmu_bio_to_iter(const struct bio *bio, struct iov_iter *iter)
 	iter->iov_offset = bio->bi_iter.bi_bvec_done;
 }
 
-static void file_ended(struct dmu_io *io);
-
-/*
- * Completions that the file system leaves to the submitter, which would take
- * a turn of a worker each: those of a CPU that come meanwhile share one.
- */
-struct completions {
-	struct llist_head ios;
-	struct work_struct work;
-};
-
-static DEFINE_PER_CPU(struct completions, completions);
-
-static void complete_left(struct work_struct *work)
-{
-	struct completions *here = container_of(work, struct completions, work);
-	struct llist_node *list = llist_reverse_order(llist_del_all(&here->ios));
-	unsigned int flags = memalloc_noio_save();
-	struct dmu_io *io, *next;
-
-	llist_for_each_entry_safe(io, next, list, completed) {
-		io->result = dmu_complete_for(&io->iocb);
-		file_ended(io);
-	}
-	memalloc_noio_restore(flags);
-}
-
-void dmu_file_init(void)
-{
-	int cpu;
-
-	for_each_possible_cpu(cpu) {
-		init_llist_head(&per_cpu_ptr(&completions, cpu)->ios);
-		INIT_WORK(&per_cpu_ptr(&completions, cpu)->work, complete_left);
-	}
-}
-
 /* Both submission and completion are done with the request. May be called in an interrupt. */
 static void file_over(struct dmu_io *io)
 {
-	struct completions *here;
-
-	if (!dmu_is_left_to_us(&io->iocb)) {
-		file_ended(io);
-		return;
-	}
-	here = get_cpu_ptr(&completions);
-	if (llist_add(&io->completed, &here->ios))
-		queue_work(dmu_wq, &here->work);
-	put_cpu_ptr(&completions);
+	if (dmu_is_left_to_us(&io->iocb))
+		dmu_completion_add(io);
+	else
+		dmu_file_ended(io);
 }
 
 /* May be called in an interrupt, and before the submission has returned. */
@@ -129,6 +86,7 @@ static void submit(struct dmu_io *io, int flags)
 	ssize_t result;
 
 	atomic_set(&io->holders, 2);
+	io->submitter = current;
 	result = call_file(io, flags);
 	if (result != -EIOCBQUEUED)
 		file_complete(&io->iocb, result);
@@ -152,7 +110,7 @@ void dmu_file_issue(struct dmu_io *io)
 }
 
 /* May be called in an interrupt. */
-static void file_ended(struct dmu_io *io)
+void dmu_file_ended(struct dmu_io *io)
 {
 	struct bio *bio = io->bio;
 	long result = io->result;

@@ -101,8 +101,9 @@ static struct dmu_key *create(const char *name)
 	/* Tag 0 is what is not known: kind NONE. */
 	key->attrs[0] = kcalloc(DMU_ATTR_BLOCK, sizeof(struct dmu_attr), GFP_KERNEL);
 	key->counts = alloc_percpu(struct dmu_counts);
+	key->completions = dmu_completions_alloc();
 	key->wq = alloc_workqueue("dmu/%u", WQ_MEM_RECLAIM, 0, (u32)atomic_inc_return(&key_count));
-	if (!key->attrs[0] || !key->counts || !key->wq)
+	if (!key->attrs[0] || !key->counts || !key->completions || !key->wq)
 		goto bad_memory;
 	if (dmu_map_init(&key->map))
 		goto bad_memory;
@@ -115,6 +116,7 @@ bad_drain:
 bad_memory:
 	if (key->wq)
 		destroy_workqueue(key->wq);
+	free_percpu(key->completions);
 	free_percpu(key->counts);
 	kfree(key->attrs[0]);
 	kfree(key);
@@ -171,6 +173,7 @@ static void release(struct kref *ref)
 	dmu_drain_exit(key);
 	for (i = 0; i < DMU_ATTR_BLOCKS; i++)
 		kfree(key->attrs[i]);
+	free_percpu(key->completions);
 	free_percpu(key->counts);
 	kfree(key);
 }

@@ -11,10 +11,12 @@ static int __init userspace_init(void)
 	if (error)
 		return error;
 	error = -ENOMEM;
-	dmu_file_init();
 	dmu_wq = alloc_workqueue("dmu", WQ_MEM_RECLAIM, 0);
 	if (!dmu_wq)
 		goto bad_wq;
+	error = dmu_completions_init();
+	if (error)
+		goto bad_completions;
 	error = dmu_channel_init();
 	if (error)
 		goto bad_channel;
@@ -26,6 +28,8 @@ static int __init userspace_init(void)
 bad_target:
 	dmu_channel_exit();
 bad_channel:
+	dmu_completions_exit();
+bad_completions:
 	destroy_workqueue(dmu_wq);
 bad_wq:
 	dmu_pools_exit();
@@ -36,6 +40,7 @@ static void __exit userspace_exit(void)
 {
 	dm_unregister_target(&dmu_target_type);
 	dmu_channel_exit();
+	dmu_completions_exit();
 	destroy_workqueue(dmu_wq);
 	dmu_pools_exit();
 	/* Map nodes and keys may still be on their way through RCU. */

@@ -95,8 +95,9 @@ struct dmu_io {
 	union {
 		struct work_struct work;
 		struct kthread_work kwork;
-		struct llist_node completed;	/* see file.c */
+		struct llist_node completed;	/* see completions.c */
 	};
+	const struct task_struct *submitter;	/* of iocb; only compared */
 	u8 phase;
 	bool flush_after;		/* a FUA write that must wait for a commit */
 	bool is_leg;			/* of a request, which tells how it ended */
@@ -213,6 +214,12 @@ struct dmu_drain {
 	struct completion *done;
 };
 
+/* Of one CPU; see completions.c. */
+struct dmu_completions {
+	struct llist_head ios;
+	struct work_struct work;
+};
+
 struct dmu_counts {
 	u64 hits_read;
 	u64 hits_write;
@@ -286,6 +293,7 @@ struct dmu_key {
 	struct dmu_latency commit_latency;
 
 	struct dmu_counts __percpu *counts;
+	struct dmu_completions __percpu *completions;
 	atomic64_t miss_count;
 	atomic64_t first_writes;
 	atomic64_t flush_count;
