@@ -14,7 +14,7 @@ set -u
 . "$(dirname "$0")/common.bash"
 
 profile=''
-[ "$1" != --profile ] || { profile=$2 && shift 2; }
+[ "$1" != --profile ] || { profile=$2 && shift 2 && echo 0 >/proc/sys/kernel/randomize_va_space; }
 fs=$1
 shift
 mapper=${DMU_TEST_MAPPER:-/src/build/release/tests/dmu-test-mapper}
