@@ -9,8 +9,7 @@ namespace dmu {
 namespace {
 
 std::vector<std::string> lines_of(const std::string& name) {
-    static const auto root = std::filesystem::path(__FILE__).parent_path() / "../../..";
-    std::ifstream in(root / name);
+    std::ifstream in(std::filesystem::path(DMU_SOURCE_DIR) / name);
     std::vector<std::string> lines;
     for (std::string line; std::getline(in, line);) lines.push_back(line);
     EXPECT_FALSE(lines.empty()) << name;
