@@ -10,7 +10,7 @@ set -u
 
 module=dm-userspace-kunit suites=(dmu_map dmu_map_readers dmu_log dmu_flush dmu_lease dmu_first_write dmu_model)
 
-# Loading it runs them. It is the target, too: the usual module must not be there.
+# Loading it runs them. Its tracepoints have the usual module's names: that one must not be there.
 load() { # [SEED]
 	modprobe dm-mod && ! grep -q '^dm_userspace ' /proc/modules && modprobe $module ${1:+seed="$1"}
 }
