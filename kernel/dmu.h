@@ -8,7 +8,7 @@
  *
  * A request (struct dmu_io) is a bio on its way. A hit goes through io.c at
  * once: look-up under RCU, a reference on the phase, off to the destination.
- * All else goes to a worker, dmu_io_process(), which may cut the bio, and
+ * Most of what misses waits for the mapper from there on, too. All else goes to a worker, dmu_io_process(), which may cut the bio, and
  * either issues a piece or lets it wait on a miss (miss.c). A miss becomes a
  * fill (fill.c) when the mapper has given it a place. Mirrored writes, and what
  * may come back to the mapper, go by clones (legs.c).
@@ -94,11 +94,20 @@ void dmu_io_queue_list(struct list_head *ios);
 void dmu_io_end(struct dmu_io *io, blk_status_t status);
 void dmu_io_written(struct dmu_io *io);
 void dmu_io_issue(struct dmu_io *io, struct dmu_dest *dest, u64 physical);
-struct dmu_io *dmu_io_split(struct dmu_io *io, u64 sectors);
-void dmu_io_init_part(struct dmu_io *part, struct dmu_io *io, struct bio *bio);
-unsigned int dmu_piece_front_pad(void);
 void dmu_phase_put(struct dmu_key *key, u8 *phase);
 void dmu_phase_get(struct dmu_key *key, u8 *phase);
+
+/* parent: NULL, or that of which this bio does a part */
+static inline void dmu_io_init(struct dmu_io *io, struct dmu_key *key, struct bio *bio, struct bio *parent)
+{
+	io->key = key;
+	io->bio = bio;
+	io->parent = parent;
+	io->phase = DMU_NO_PHASE;
+	io->flush_after = false;
+	io->is_leg = false;
+	io->returned = false;
+}
 
 static inline u64 dmu_io_start(const struct dmu_io *io)
 {
@@ -114,6 +123,10 @@ static inline bool dmu_io_is_trim(const struct dmu_io *io)
 {
 	return bio_op(io->bio) == REQ_OP_DISCARD || bio_op(io->bio) == REQ_OP_WRITE_ZEROES;
 }
+
+/* pieces.c */
+struct dmu_io *dmu_io_split(struct dmu_io *io, u64 sectors);
+unsigned int dmu_piece_front_pad(void);
 
 /* legs.c */
 void dmu_route_set(struct dmu_io *io, const struct dmu_attr *attr, u64 physical, u32 flags);
@@ -166,7 +179,7 @@ u64 dmu_lease_left(struct dmu_key *key);
 void dmu_lease_free(struct dmu_key *key);
 
 /* miss.c, misses.c */
-enum dmu_waiting dmu_miss_wait(struct dmu_io *io, u8 op, u64 seen);
+enum dmu_waiting dmu_miss_wait(struct dmu_io *io, u8 op, u64 seen, gfp_t gfp);
 void dmu_miss_return(struct dmu_io *io);
 void dmu_miss_mapped(struct dmu_key *key, u64 start, u64 stop);
 struct dmu_miss *dmu_miss_take(struct dmu_key *key, u64 id, struct list_head *ios);

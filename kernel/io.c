@@ -77,19 +77,51 @@ static void map_zero(struct dmu_key *key, struct bio *bio, u64 run)
 	bio_endio(bio);
 }
 
+enum todo { TODO_ISSUE, TODO_ZERO, TODO_ERROR, TODO_MISS, TODO_PLACE, TODO_ASK };
+
+static enum todo classify(struct dmu_key *key, u64 value, bool write)
+{
+	if (value == DMU_VALUE_NONE)
+		return TODO_MISS;
+	switch (dmu_attr(key, value)->kind) {
+	case DMU_KIND_LINEAR:
+		if (!write || dmu_attr(key, value)->writable)
+			return TODO_ISSUE;
+		return dmu_attr(key, value)->ask ? TODO_ASK : TODO_MISS;
+	case DMU_KIND_COW:
+		return write ? TODO_PLACE : TODO_ISSUE;
+	case DMU_KIND_ZERO:
+		return write ? TODO_PLACE : TODO_ZERO;
+	case DMU_KIND_ASK:
+		return TODO_ASK;
+	default:
+		return TODO_ERROR;
+	}
+}
+
+/*
+ * What only the mapper can say, without a turn of a worker; and so it hears of the
+ * requests of a submitter in the order in which they were sent. false: not here.
+ */
+static bool map_ask(struct dmu_io *io, u64 value, u64 run)
+{
+	bool write = op_is_write(bio_op(io->bio));
+	enum todo todo = classify(io->key, value, write);
+
+	if ((todo != TODO_ASK && todo != TODO_MISS) || run < bio_sectors(io->bio) || io->bio->bi_opf & REQ_NOWAIT)
+		return false;
+	dmu_phase_put(io->key, &io->phase);
+	return dmu_miss_wait(io, write ? DMU_OP_WRITE : DMU_OP_READ, value, GFP_NOWAIT | __GFP_NOWARN) !=
+	       DMU_LOOK_AGAIN;
+}
+
 int dmu_io_map(struct dmu_key *key, struct bio *bio, struct dmu_io *io)
 {
 	enum req_op op = bio_op(bio);
 	const struct dmu_attr *attr;
 	u64 value, run;
 
-	io->key = key;
-	io->bio = bio;
-	io->parent = NULL;
-	io->phase = DMU_NO_PHASE;
-	io->flush_after = false;
-	io->is_leg = false;
-	io->returned = false;
+	dmu_io_init(io, key, bio, NULL);
 	if (unlikely((op != REQ_OP_READ && op != REQ_OP_WRITE) || bio->bi_opf & REQ_PREFLUSH)) {
 		io->came = ktime_get_ns();
 		goto slow;
@@ -105,7 +137,7 @@ int dmu_io_map(struct dmu_key *key, struct bio *bio, struct dmu_io *io)
 	if (!(attr->straight & straight_of(bio))) {
 		if (attr->kind == DMU_KIND_ZERO && op == REQ_OP_READ)
 			map_zero(key, bio, run);
-		else if (!map_route(io, attr, value, run))
+		else if (!map_route(io, attr, value, run) && !map_ask(io, value, run))
 			goto slow;
 		return DM_MAPIO_SUBMITTED;
 	}
@@ -161,56 +193,6 @@ void dmu_io_written(struct dmu_io *io)
 	dmu_io_end(io, io->bio->bi_status);
 }
 
-struct dmu_piece {
-	struct dmu_io io;
-	struct bio bio;
-};
-
-unsigned int dmu_piece_front_pad(void)
-{
-	return offsetof(struct dmu_piece, bio);
-}
-
-static void piece_ended(struct bio *bio)
-{
-	struct dmu_piece *piece = container_of(bio, struct dmu_piece, bio);
-	struct bio *parent = piece->io.parent;
-
-	if (bio->bi_status && !parent->bi_status)
-		parent->bi_status = bio->bi_status;
-	dmu_phase_put(piece->io.key, &piece->io.phase);
-	bio_put(bio);
-	bio_endio(parent);
-}
-
-/* A bio of our own that does a part of a request. */
-void dmu_io_init_part(struct dmu_io *part, struct dmu_io *io, struct bio *bio)
-{
-	part->key = io->key;
-	part->bio = bio;
-	part->parent = io->bio;
-	part->phase = DMU_NO_PHASE;
-	part->flush_after = false;
-	part->is_leg = false;
-	part->returned = false;
-}
-
-/*
- * Cuts the first sectors off as a request of its own; io is what remains, and
- * ends when the piece has ended too. The phase stays with io.
- */
-struct dmu_io *dmu_io_split(struct dmu_io *io, u64 sectors)
-{
-	struct bio *bio = bio_split(io->bio, sectors, GFP_NOIO, &dmu_bios);
-	struct dmu_piece *piece = container_of(bio, struct dmu_piece, bio);
-
-	bio->bi_end_io = piece_ended;
-	bio_inc_remaining(io->bio);
-	dmu_io_init_part(&piece->io, io, bio);
-	piece->io.flush_after = io->flush_after;
-	return &piece->io;
-}
-
 static void process_work(struct work_struct *work)
 {
 	dmu_io_process(container_of(work, struct dmu_io, work));
@@ -251,28 +233,6 @@ void dmu_io_issue(struct dmu_io *io, struct dmu_dest *dest, u64 physical)
 		dm_submit_bio_remap(io->bio, NULL);
 }
 
-enum todo { TODO_ISSUE, TODO_ZERO, TODO_ERROR, TODO_MISS, TODO_PLACE, TODO_ASK };
-
-static enum todo classify(struct dmu_key *key, u64 value, bool write)
-{
-	if (value == DMU_VALUE_NONE)
-		return TODO_MISS;
-	switch (dmu_attr(key, value)->kind) {
-	case DMU_KIND_LINEAR:
-		if (!write || dmu_attr(key, value)->writable)
-			return TODO_ISSUE;
-		return dmu_attr(key, value)->ask ? TODO_ASK : TODO_MISS;
-	case DMU_KIND_COW:
-		return write ? TODO_PLACE : TODO_ISSUE;
-	case DMU_KIND_ZERO:
-		return write ? TODO_PLACE : TODO_ZERO;
-	case DMU_KIND_ASK:
-		return TODO_ASK;
-	default:
-		return TODO_ERROR;
-	}
-}
-
 /* What is to be done at the start of io, and how far the same holds. */
 static enum todo next_todo(struct dmu_io *io, bool write, u64 *value, u64 *sectors)
 {
@@ -308,7 +268,7 @@ static bool wait_for_place(struct dmu_io *io, bool write, u64 value, enum todo t
 			io->bio->bi_opf |= REQ_FUA;
 		}
 		dmu_phase_put(io->key, &io->phase);
-		waiting = dmu_miss_wait(io, write ? DMU_OP_WRITE : DMU_OP_READ, value);
+		waiting = dmu_miss_wait(io, write ? DMU_OP_WRITE : DMU_OP_READ, value, GFP_NOIO);
 	}
 	return waiting != DMU_LOOK_AGAIN;
 }

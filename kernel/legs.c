@@ -87,7 +87,7 @@ static struct leg *make_leg(struct dmu_io *io, unsigned int index, gfp_t gfp)
 	leg = container_of(bio, struct leg, bio);
 	leg->of = io;
 	leg->index = index;
-	dmu_io_init_part(&leg->io, io, bio);
+	dmu_io_init(&leg->io, io->key, bio, io->bio);
 	leg->io.is_leg = true;
 	return leg;
 }

@@ -115,17 +115,19 @@ static blk_status_t may_not_wait(const struct dmu_key *key)
 	return key->requeue ? BLK_STS_DM_REQUEUE : BLK_STS_OK;
 }
 
-/* "seen" is the value on which the caller decided to wait. */
-enum dmu_waiting dmu_miss_wait(struct dmu_io *io, u8 op, u64 seen)
+/* "seen" is the value on which the caller decided to wait. Without memory (and GFP_NOWAIT): DMU_LOOK_AGAIN. */
+enum dmu_waiting dmu_miss_wait(struct dmu_io *io, u8 op, u64 seen, gfp_t gfp)
 {
 	struct dmu_key *key = io->key;
-	struct dmu_miss *fresh = mempool_alloc(&dmu_miss_pool, GFP_NOIO), *miss = NULL;
+	struct dmu_miss *fresh = mempool_alloc(&dmu_miss_pool, gfp), *miss = NULL;
 	enum dmu_waiting waiting = DMU_WAITS;
 	blk_status_t status;
 	const struct dmu_attr *attr;
 	bool ask;
 	u64 run;
 
+	if (!fresh)
+		return DMU_LOOK_AGAIN;
 	spin_lock_irq(&key->lock);
 	attr = dmu_attr(key, seen);
 	ask = attr->kind == DMU_KIND_ASK || attr->ask || op == DMU_OP_DISCARD || op == DMU_OP_ZERO;

@@ -180,7 +180,7 @@ void dmu_trim(struct dmu_io *io)
 			if (value != DMU_VALUE_NONE)
 				op = is_discard(io) ? DMU_OP_DISCARD : DMU_OP_ZERO;
 			dmu_phase_put(key, &piece->phase);
-			if (dmu_miss_wait(piece, op, value) == DMU_LOOK_AGAIN)
+			if (dmu_miss_wait(piece, op, value, GFP_NOIO) == DMU_LOOK_AGAIN)
 				dmu_io_queue(piece);
 		} else {
 			trim(piece, value);

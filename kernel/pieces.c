@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: GPL-2.0
+/* Parts of a request that go ways of their own. */
+#include "dmu.h"
+
+struct dmu_piece {
+	struct dmu_io io;
+	struct bio bio;
+};
+
+unsigned int dmu_piece_front_pad(void)
+{
+	return offsetof(struct dmu_piece, bio);
+}
+
+static void piece_ended(struct bio *bio)
+{
+	struct dmu_piece *piece = container_of(bio, struct dmu_piece, bio);
+	struct bio *parent = piece->io.parent;
+
+	if (bio->bi_status && !parent->bi_status)
+		parent->bi_status = bio->bi_status;
+	dmu_phase_put(piece->io.key, &piece->io.phase);
+	bio_put(bio);
+	bio_endio(parent);
+}
+
+/*
+ * Cuts the first sectors off as a request of its own; io is what remains, and
+ * ends when the piece has ended too. The phase stays with io.
+ */
+struct dmu_io *dmu_io_split(struct dmu_io *io, u64 sectors)
+{
+	struct bio *bio = bio_split(io->bio, sectors, GFP_NOIO, &dmu_bios);
+	struct dmu_piece *piece = container_of(bio, struct dmu_piece, bio);
+
+	bio->bi_end_io = piece_ended;
+	bio_inc_remaining(io->bio);
+	dmu_io_init(&piece->io, io->key, bio, io->bio);
+	piece->io.flush_after = io->flush_after;
+	return &piece->io;
+}
