@@ -173,6 +173,7 @@ int dmu_command_map(struct dmu_key *key, const struct dmu_command *cmd)
 	if (cmd->sequence >= key->invalidated)
 		error = dmu_map_fill(&key->map, cmd->start, cmd->start + cmd->length,
 				     dmu_value(tag, attr.dest, attr.dest ? cmd->physical : 0), GFP_KERNEL);
+	dmu_shrink_check(key, false);
 	mutex_unlock(&key->map_lock);
 	if (error)
 		return error;

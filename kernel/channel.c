@@ -22,6 +22,8 @@ void dmu_key_state(struct dmu_key *key, struct dmu_state *state)
 	}
 	state->extents = READ_ONCE(key->map.extents);
 	state->map_bytes = dmu_map_bytes(&key->map);
+	state->map_limit = dmu_shrink_limit(key);
+	state->forgotten = READ_ONCE(key->shrink.forgotten);
 	state->misses = atomic64_read(&key->miss_count);
 	state->first_writes = atomic64_read(&key->first_writes);
 	state->flushes = atomic64_read(&key->flush_count);
@@ -208,9 +210,11 @@ int dmu_key_attach(struct dmu_key *key)
 		press = !error && key->log_entries > key->log_limit / 2;
 	}
 	spin_unlock_irq(&key->lock);
-	/* It may have filled up while there was nobody to be asked. */
+	/* It may have filled up while there was nobody to be asked; the map has grown. */
 	if (press)
 		dmu_log_press(key);
+	if (!error)
+		dmu_shrink_check(key, true);
 	return error;
 }
 

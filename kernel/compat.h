@@ -4,7 +4,10 @@
 #define DMU_COMPAT_H
 
 #include <linux/blkdev.h>
+#include <linux/err.h>
 #include <linux/fs.h>
+#include <linux/shrinker.h>
+#include <linux/slab.h>
 #include <linux/version.h>
 
 #if LINUX_VERSION_CODE < KERNEL_VERSION(6, 9, 0)
@@ -76,6 +79,51 @@ static inline bool dmu_is_left_to_us(const struct kiocb *iocb)
 static inline long dmu_complete_for(struct kiocb *iocb)
 {
 	return -EIO;
+}
+#endif
+
+typedef unsigned long dmu_shrinker_fn(struct shrinker *shrinker, struct shrink_control *control);
+
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 7, 0)
+static inline struct shrinker *dmu_shrinker_register(dmu_shrinker_fn *count, dmu_shrinker_fn *scan, int seeks)
+{
+	struct shrinker *shrinker = kzalloc(sizeof(*shrinker), GFP_KERNEL);
+	int error;
+
+	if (!shrinker)
+		return ERR_PTR(-ENOMEM);
+	shrinker->count_objects = count;
+	shrinker->scan_objects = scan;
+	shrinker->seeks = seeks;
+	error = register_shrinker(shrinker, "dm-userspace");
+	if (!error)
+		return shrinker;
+	kfree(shrinker);
+	return ERR_PTR(error);
+}
+
+static inline void dmu_shrinker_free(struct shrinker *shrinker)
+{
+	unregister_shrinker(shrinker);
+	kfree(shrinker);
+}
+#else
+static inline struct shrinker *dmu_shrinker_register(dmu_shrinker_fn *count, dmu_shrinker_fn *scan, int seeks)
+{
+	struct shrinker *shrinker = shrinker_alloc(0, "dm-userspace");
+
+	if (!shrinker)
+		return ERR_PTR(-ENOMEM);
+	shrinker->count_objects = count;
+	shrinker->scan_objects = scan;
+	shrinker->seeks = seeks;
+	shrinker_register(shrinker);
+	return shrinker;
+}
+
+static inline void dmu_shrinker_free(struct shrinker *shrinker)
+{
+	shrinker_free(shrinker);
 }
 #endif
 

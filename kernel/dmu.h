@@ -39,7 +39,18 @@ extern mempool_t dmu_page_pool;
 int dmu_pools_init(void);
 void dmu_pools_exit(void);
 
+/* shrink.c */
+int dmu_shrink_init(void);
+void dmu_shrink_exit(void);
+void dmu_shrink_init_key(struct dmu_key *key);
+u64 dmu_shrink_limit(const struct dmu_key *key);
+void dmu_shrink_check(struct dmu_key *key, bool anew);
+void dmu_shrink_acknowledged(struct dmu_key *key, struct dmu_log *change);
+u64 dmu_shrink_count(void);
+u64 dmu_shrink_scan(u64 wanted);
+
 /* key.c */
+void dmu_keys_try_each(void (*what)(struct dmu_key *key, void *data), void *data);
 struct dmu_key *dmu_key_get(const char *name, bool create);
 void dmu_key_put(struct dmu_key *key);
 int dmu_attr_intern(struct dmu_key *key, const struct dmu_attr *want);

@@ -209,6 +209,7 @@ void dmu_fill_publish(struct work_struct *work)
 	mutex_lock(&key->map_lock);
 	llist_for_each_entry(miss, list, written)
 		publish(miss);
+	dmu_shrink_check(key, false);
 	mutex_unlock(&key->map_lock);
 	llist_for_each_entry_safe(miss, next, list, written)
 		end(miss);

@@ -95,6 +95,7 @@ static struct dmu_key *create(const char *name)
 	INIT_LIST_HEAD(&key->log_ios);
 	INIT_LIST_HEAD(&key->flushes);
 	INIT_DELAYED_WORK(&key->expire, expire_work);
+	dmu_shrink_init_key(key);
 	key->grain = 8;
 	key->log_limit = DMU_LOG_DEFAULT;
 	key->wait_seconds = DMU_WAIT_FOREVER;
@@ -143,6 +144,19 @@ struct dmu_key *dmu_key_get(const char *name, bool may_create)
 out:
 	mutex_unlock(&keys_lock);
 	return key;
+}
+
+/* Not at all where it would have to wait. Each time another is the first. */
+void dmu_keys_try_each(void (*what)(struct dmu_key *key, void *data), void *data)
+{
+	struct dmu_key *key;
+
+	if (!mutex_trylock(&keys_lock))
+		return;
+	list_rotate_left(&keys);
+	list_for_each_entry(key, &keys, list)
+		what(key, data);
+	mutex_unlock(&keys_lock);
 }
 
 static void release(struct kref *ref)

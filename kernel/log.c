@@ -11,8 +11,10 @@ struct dmu_log *dmu_log_alloc(gfp_t gfp)
 {
 	struct dmu_log *entry = kzalloc(sizeof(*entry), gfp);
 
-	if (entry)
+	if (entry) {
 		INIT_LIST_HEAD(&entry->event.list);
+		RB_CLEAR_NODE(&entry->rb);
+	}
 	return entry;
 }
 
@@ -101,6 +103,7 @@ void dmu_log_committed(struct dmu_key *key, u64 sequence)
 		if (entry->sequence > sequence)
 			break;
 		dmu_event_drop(&entry->event);
+		dmu_shrink_acknowledged(key, entry);
 		list_move_tail(&entry->list, &done);
 		key->log_entries--;
 	}
@@ -123,6 +126,7 @@ void dmu_log_committed(struct dmu_key *key, u64 sequence)
 	}
 	spin_unlock_irq(&key->lock);
 	dmu_io_queue_list(&ios);
+	dmu_shrink_check(key, true);
 
 	list_for_each_entry_safe(entry, next, &done, list)
 		kfree(entry);

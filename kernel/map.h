@@ -79,6 +79,16 @@ int dmu_map_fill(struct dmu_map *map, u64 start, u64 end, u64 value, gfp_t gfp);
 /* Forgets everything. -ENOMEM: nothing changed. */
 int dmu_map_clear(struct dmu_map *map, gfp_t gfp);
 
+/*
+ * Forgets whole grains (a power of two sectors) from start on, a multiple of
+ * it: no more than some leaves, and no farther than end; *done is where it got
+ * to, a multiple of the grain or end. Call it until that is end. A grain that
+ * lies across two leaves stays. -ENOMEM: nothing changed. It takes a node
+ * for each level at most, and gives back as many, or more.
+ */
+#define DMU_MAP_FORGET_LEAVES	32
+int dmu_map_forget(struct dmu_map *map, u64 start, u64 end, u64 grain, u64 *done, gfp_t gfp);
+
 u64 dmu_map_bytes(const struct dmu_map *map);
 
 #endif /* DMU_MAP_H */

@@ -104,4 +104,19 @@ static inline u64 entry_end(const struct dmu_map_node *node, unsigned int i, u64
 	return i + 1 < node->count ? node->key[i + 1] : node_end;
 }
 
+static inline u64 count_known(const u64 *value, unsigned int count)
+{
+	u64 known = 0;
+	unsigned int i;
+
+	for (i = 0; i < count; i++)
+		known += value[i] != DMU_VALUE_NONE;
+	return known;
+}
+
+/* map_update.c */
+void dmu_map_descend(const struct dmu_map *map, u64 sector, struct map_path *path);
+int dmu_map_replace_children(struct dmu_map *map, struct map_path *path, unsigned int depth, unsigned int at,
+			     unsigned int removed, struct dmu_map_node **fresh, unsigned int fresh_count, gfp_t gfp);
+
 #endif /* DMU_MAP_NODE_H */

@@ -2,7 +2,7 @@
 /* Updates of the extent map: leaves are made anew, and put in place bottom up. */
 #include "map_node.h"
 
-static void descend(const struct dmu_map *map, u64 sector, struct map_path *path)
+void dmu_map_descend(const struct dmu_map *map, u64 sector, struct map_path *path)
 {
 	struct dmu_map_node *node = dmu_map_follow(map->root);
 
@@ -63,16 +63,6 @@ static void draft_assign(struct draft *draft, const struct dmu_map_node *leaf, u
 		draft_add(draft, leaf->key[i], leaf->value[i]);
 }
 
-static u64 count_known(const u64 *value, unsigned int count)
-{
-	u64 known = 0;
-	unsigned int i;
-
-	for (i = 0; i < count; i++)
-		known += value[i] != DMU_VALUE_NONE;
-	return known;
-}
-
 static void copy_draft(struct dmu_map_node *leaf, const struct draft *draft, unsigned int from, unsigned int count)
 {
 	leaf->count = count;
@@ -125,8 +115,8 @@ static int rebuild_inner(struct dmu_map *map, const struct dmu_map_node *old, un
  * path->node[depth - 1]. Nothing that a reader can see changes before the
  * last step, so that a failed allocation leaves the tree as it was.
  */
-static int replace_children(struct dmu_map *map, struct map_path *path, unsigned int depth, unsigned int at,
-			    unsigned int removed, struct dmu_map_node **fresh, unsigned int fresh_count, gfp_t gfp)
+int dmu_map_replace_children(struct dmu_map *map, struct map_path *path, unsigned int depth, unsigned int at,
+			     unsigned int removed, struct dmu_map_node **fresh, unsigned int fresh_count, gfp_t gfp)
 {
 	struct dmu_map_node *made[2], *parent;
 	int error;
@@ -154,8 +144,8 @@ static int replace_children(struct dmu_map *map, struct map_path *path, unsigned
 	}
 	if (parent->count == removed && fresh_count == 1) {
 		/* An inner node with a single child tells nothing: the child takes its place. */
-		error = replace_children(map, path, depth - 1, depth > 1 ? path->index[depth - 2] : 0, 1, fresh, 1,
-					 gfp);
+		error = dmu_map_replace_children(map, path, depth - 1, depth > 1 ? path->index[depth - 2] : 0, 1,
+						 fresh, 1, gfp);
 		if (!error)
 			retire_node(map, parent);
 		return error;
@@ -163,8 +153,8 @@ static int replace_children(struct dmu_map *map, struct map_path *path, unsigned
 	error = rebuild_inner(map, parent, at, removed, fresh, fresh_count, made, gfp);
 	if (error)
 		return error;
-	error = replace_children(map, path, depth - 1, depth > 1 ? path->index[depth - 2] : 0, 1, made,
-				 made[1] ? 2 : 1, gfp);
+	error = dmu_map_replace_children(map, path, depth - 1, depth > 1 ? path->index[depth - 2] : 0, 1, made,
+					 made[1] ? 2 : 1, gfp);
 	if (error) {
 		drop_node(map, made[0]);
 		drop_node(map, made[1]);
@@ -320,7 +310,7 @@ static int assign_in_leaf(struct dmu_map *map, u64 start, u64 end, u64 value, u6
 	bool left = false;
 	int error;
 
-	descend(map, start, &a->path);
+	dmu_map_descend(map, start, &a->path);
 	leaf = a->path.node[a->path.levels - 1];
 	*done = min(end, a->path.end);
 	error = assign_inside(map, &a->path, start, end, value, gfp);
@@ -352,7 +342,7 @@ static int assign_in_leaf(struct dmu_map *map, u64 start, u64 end, u64 value, u6
 		}
 		copy_draft(fresh[1], &a->draft, left_count, a->draft.count - left_count);
 	}
-	error = replace_children(map, &a->path, a->path.levels - 1, at, removed, fresh, fresh[1] ? 2 : 1, gfp);
+	error = dmu_map_replace_children(map, &a->path, a->path.levels - 1, at, removed, fresh, fresh[1] ? 2 : 1, gfp);
 	if (error) {
 		drop_node(map, fresh[0]);
 		drop_node(map, fresh[1]);

@@ -20,12 +20,17 @@ static int __init userspace_init(void)
 	error = dmu_channel_init();
 	if (error)
 		goto bad_channel;
+	error = dmu_shrink_init();
+	if (error)
+		goto bad_shrink;
 	error = dm_register_target(&dmu_target_type);
 	if (error)
 		goto bad_target;
 	return 0;
 
 bad_target:
+	dmu_shrink_exit();
+bad_shrink:
 	dmu_channel_exit();
 bad_channel:
 	dmu_completions_exit();
@@ -39,6 +44,7 @@ bad_wq:
 static void __exit userspace_exit(void)
 {
 	dm_unregister_target(&dmu_target_type);
+	dmu_shrink_exit();
 	dmu_channel_exit();
 	dmu_completions_exit();
 	destroy_workqueue(dmu_wq);

@@ -14,6 +14,7 @@ struct dmu_target {
 	u32 logical;		/* bytes */
 	u32 physical;
 	u32 log_limit;
+	u32 map_memory;		/* KiB; 0: not said */
 };
 
 static int parse_number(struct dm_arg_set *args, u32 *number, char **error, char *text)
@@ -42,6 +43,8 @@ static int parse_option(struct dmu_target *target, struct dm_arg_set *args, cons
 		return parse_number(args, &target->physical, error, "physical wants a number of bytes");
 	if (!strcasecmp(name, "log"))
 		return parse_number(args, &target->log_limit, error, "log wants a number of entries");
+	if (!strcasecmp(name, "map_memory"))
+		return parse_number(args, &target->map_memory, error, "map_memory wants a number of KiB");
 	if (!strcasecmp(name, "write_zeroes")) {
 		target->write_zeroes = true;
 		return 0;
@@ -70,6 +73,8 @@ static int check_options(struct dmu_target *target, struct dm_target *ti)
 		error = "physical must be a power of two, not below logical";
 	else if (target->log_limit > DMU_LOG_MAX)
 		error = "log is too large";
+	else if (target->map_memory && target->map_memory < DMU_MAP_MEMORY_MIN)
+		error = "map_memory must be 1024 or more";
 	if (!error)
 		return 0;
 	ti->error = error;
@@ -78,7 +83,7 @@ static int check_options(struct dmu_target *target, struct dm_target *ti)
 
 static int parse_options(struct dmu_target *target, struct dm_target *ti, struct dm_arg_set *args)
 {
-	static const struct dm_arg count = { 0, 13, "Invalid number of options" };
+	static const struct dm_arg count = { 0, 15, "Invalid number of options" };
 	unsigned int left;
 	int error = 0;
 
@@ -118,12 +123,15 @@ static int join_key(struct dmu_target *target, struct dm_target *ti)
 		key->md = md;
 		key->grain = target->grain;
 		key->log_limit = target->log_limit;
+		WRITE_ONCE(key->shrink.limit, (u64)target->map_memory << 10);
 		if (!key->sectors)
 			key->sectors = ti->len;
 	}
 	mutex_unlock(&key->control);
-	if (!error)
+	if (!error) {
+		dmu_shrink_check(key, true);
 		return 0;
+	}
 	ti->error = error;
 	return -EBUSY;
 }
@@ -277,7 +285,7 @@ static void userspace_resume(struct dm_target *ti)
 
 static unsigned int count_options(const struct dmu_target *target)
 {
-	return 8 + (target->discard ? 2 : 0) + target->write_zeroes + target->read_only + target->ask_flush;
+	return 8 + (target->discard ? 2 : 0) + (target->map_memory ? 2 : 0) + target->write_zeroes + target->read_only + target->ask_flush;
 }
 
 static void userspace_status(struct dm_target *ti, status_type_t type, unsigned int flags, char *result,
@@ -291,19 +299,21 @@ static void userspace_status(struct dm_target *ti, status_type_t type, unsigned 
 	switch (type) {
 	case STATUSTYPE_INFO:
 		dmu_key_state(key, &state);
-		DMEMIT("%s %u %llu %llu %u/%u %llu %llu %llu %llu %llu %llu %llu %llu %llu %llu %u/%u/%u %u/%u/%u",
+		DMEMIT("%s %u %llu %llu %u/%u %llu %llu %llu %llu %llu %llu %llu %llu %llu %llu %u/%u/%u %u/%u/%u %llu %llu",
 		       key->name,
 		       READ_ONCE(key->attached), state.sequence, state.committed, state.log_entries,
 		       state.log_limit, state.extents, state.map_bytes, state.hits_read, state.hits_write,
 		       state.misses, state.first_writes, state.pending, state.flushes, state.errors,
 		       state.leased, state.miss_us[0], state.miss_us[1], state.miss_us[2], state.commit_us[0],
-		       state.commit_us[1], state.commit_us[2]);
+		       state.commit_us[1], state.commit_us[2], state.map_limit, state.forgotten);
 		break;
 	case STATUSTYPE_TABLE:
 		DMEMIT("%s %u grain %u logical %u physical %u log %u", key->name, count_options(target),
 		       target->grain, target->logical, target->physical, target->log_limit);
 		if (target->discard)
 			DMEMIT(" discard %u", target->discard);
+		if (target->map_memory)
+			DMEMIT(" map_memory %u", target->map_memory);
 		if (target->write_zeroes)
 			DMEMIT(" write_zeroes");
 		if (target->read_only)

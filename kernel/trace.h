@@ -42,6 +42,7 @@ DMU_TRACE_EVENT(dmu_lease);	/* physical sector, range written to, pool */
 DMU_TRACE_EVENT(dmu_change);	/* sequence, range, kind */
 DMU_TRACE_EVENT(dmu_flush);	/* id, sequence it waits for */
 DMU_TRACE_EVENT(dmu_commit);	/* sequence */
+DMU_TRACE_EVENT(dmu_forget);	/* extents forgotten so far, range */
 
 #endif /* DMU_TRACE_H */
 

@@ -85,6 +85,7 @@ static int make_zero(struct dmu_key *key, u64 value, u64 start, u64 stop)
 	entry->destination = DMU_NO_DESTINATION;
 	dmu_log_append(key, entry);
 	dmu_map_assign(&key->map, start, stop, dmu_value(tag, false, 0), GFP_NOIO | __GFP_NOFAIL);
+	dmu_shrink_check(key, false);
 	mutex_unlock(&key->map_lock);
 	return 0;
 }

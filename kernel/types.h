@@ -28,6 +28,7 @@
 
 #define DMU_LOG_DEFAULT		65536
 #define DMU_LOG_MAX		(1u << 24)
+#define DMU_MAP_MEMORY_MIN	1024	/* KiB: some times what one answer brings */
 #define DMU_SUSPEND_SECONDS	10
 #define DMU_NO_PHASE		2
 #define DMU_POOLS		4096	/* numbers from 1 to this */
@@ -119,6 +120,8 @@ struct dmu_log {
 	u64 physical;
 	u32 destination;
 	u32 kind;
+	struct rb_node rb;	/* empty: not in key->shrink.changes */
+	u64 subtree_last;
 };
 
 /* An event of its own: freed once read. */
@@ -225,6 +228,17 @@ struct dmu_counts {
 	u64 hits_write;
 };
 
+/* See shrink.c. The work and the hand are the map's, under its lock. */
+struct dmu_shrink {
+	u64 limit;		/* bytes of map, by the table; 0: it does not say */
+	u64 stuck;		/* bytes that it had when nothing more could be forgotten, and some */
+	u64 hand;		/* sector */
+	u64 forgotten;		/* extents */
+	struct rb_root_cached changes;	/* of the log, up to newest */
+	struct dmu_log *newest;		/* NULL: none */
+	struct work_struct work;
+};
+
 struct dmu_key {
 	struct kref ref;
 	struct list_head list;
@@ -239,7 +253,8 @@ struct dmu_key {
 
 	struct mutex map_lock;
 	struct dmu_map map;
-	u64 invalidated;		/* the last change when extents were last forgotten */
+	u64 invalidated;		/* a MAP must know the changes up to this one: what they made may be gone */
+	struct dmu_shrink shrink;
 	struct dmu_attr *attrs[DMU_ATTR_BLOCKS];
 	unsigned int attr_count;	/* tags 1 .. attr_count are in use */
 	struct xarray dests;

@@ -116,7 +116,9 @@ struct dmu_state {
 	 */
 	__u32 miss_us[3];
 	__u32 commit_us[3];
-	__u64 reserved[4];
+	__u64 map_limit;	/* bytes that the map may have; 0: any */
+	__u64 forgotten;	/* extents, to keep to that or because memory was short */
+	__u64 reserved[2];
 };
 
 #define DMU_SET_WAIT		(1u << 0)
