@@ -22,7 +22,7 @@ void dmu_key_state(struct dmu_key *key, struct dmu_state *state)
 	}
 	state->extents = READ_ONCE(key->map.extents);
 	state->map_bytes = dmu_map_bytes(&key->map);
-	state->map_limit = dmu_shrink_limit(key);
+	state->map_limit = READ_ONCE(key->shrink.limit);
 	state->forgotten = READ_ONCE(key->shrink.forgotten);
 	state->misses = atomic64_read(&key->miss_count);
 	state->first_writes = atomic64_read(&key->first_writes);
@@ -253,7 +253,7 @@ static int ioctl_hello(void __user *argument)
 		return -EFAULT;
 	hello.version = min_t(u32, hello.version, DMU_VERSION);
 	hello.features = DMU_FEATURE_LOG | DMU_FEATURE_FILES | DMU_FEATURE_ONCE | DMU_FEATURE_LEASES |
-			 DMU_FEATURE_MIRROR | DMU_FEATURE_RETURN | DMU_FEATURE_ASK_FLUSH;
+			 DMU_FEATURE_MIRROR | DMU_FEATURE_RETURN | DMU_FEATURE_ASK_FLUSH | DMU_FEATURE_FORGET;
 	return copy_to_user(argument, &hello, sizeof(hello)) ? -EFAULT : 0;
 }
 

@@ -43,7 +43,6 @@ void dmu_pools_exit(void);
 int dmu_shrink_init(void);
 void dmu_shrink_exit(void);
 void dmu_shrink_init_key(struct dmu_key *key);
-u64 dmu_shrink_limit(const struct dmu_key *key);
 void dmu_shrink_check(struct dmu_key *key, bool anew);
 void dmu_shrink_acknowledged(struct dmu_key *key, struct dmu_log *change);
 u64 dmu_shrink_count(void);

@@ -65,7 +65,7 @@ int dmu_map_clear(struct dmu_map *map, gfp_t gfp)
 
 u64 dmu_map_bytes(const struct dmu_map *map)
 {
-	return map->nodes * NODE_BYTES;
+	return map->nodes * DMU_MAP_NODE_BYTES;
 }
 
 u64 dmu_map_look_up(const struct dmu_map *map, u64 sector, u64 *run)

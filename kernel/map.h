@@ -89,6 +89,7 @@ int dmu_map_clear(struct dmu_map *map, gfp_t gfp);
 #define DMU_MAP_FORGET_LEAVES	32
 int dmu_map_forget(struct dmu_map *map, u64 start, u64 end, u64 grain, u64 *done, gfp_t gfp);
 
+#define DMU_MAP_NODE_BYTES	2048
 u64 dmu_map_bytes(const struct dmu_map *map);
 
 #endif /* DMU_MAP_H */

@@ -15,7 +15,6 @@
 
 #include "map.h"
 
-#define NODE_BYTES	2048
 #define NODE_ENTRIES	126	/* see find_entry() */
 #define MAX_LEVELS	12
 #define NO_END		(~0ull)
@@ -55,7 +54,7 @@ struct dmu_map_scratch {
 
 static inline struct dmu_map_node *new_node(struct dmu_map *map, unsigned int level, gfp_t gfp)
 {
-	struct dmu_map_node *node = dmu_map_alloc(NODE_BYTES, gfp);
+	struct dmu_map_node *node = dmu_map_alloc(DMU_MAP_NODE_BYTES, gfp);
 
 	if (!node)
 		return NULL;

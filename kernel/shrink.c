@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Keeping the map small: within a budget, and under memory pressure. What is
- * forgotten misses, and the mapper is asked again.
+ * Keeping the map small: within a budget, and under memory pressure, where the
+ * table says that it may be. What is forgotten misses, and the mapper is asked
+ * again.
  *
  * A hand goes round the sectors, one step at a time: whole grains of some
  * leaves, whatever was used there lately (to know would cost each hit). Never
@@ -17,9 +18,6 @@
  * older metadata, on its way for long: so one that does not know of every
  * change that was acknowledged by then is not taken.
  */
-#include <linux/moduleparam.h>
-#include <linux/shrinker.h>
-
 #include "miss.h"
 #include "trace.h"
 
@@ -27,22 +25,14 @@
 #define INDEX_AT_ONCE	64
 #define STEPS_AT_ONCE	64
 
-static unsigned long map_memory;
-module_param(map_memory, ulong, 0644);
-MODULE_PARM_DESC(map_memory, "KiB that the map of a device may have where its table does not say (0: any)");
-
 #define CHANGE_START(change)	((change)->start)
 #define CHANGE_LAST(change)	((change)->start + (change)->length - 1)
 INTERVAL_TREE_DEFINE(struct dmu_log, rb, u64, subtree_last, CHANGE_START, CHANGE_LAST, static __maybe_unused, change_tree)
 
-/* Bytes; 0: any. */
-u64 dmu_shrink_limit(const struct dmu_key *key)
+/* Nothing is forgotten for good: somebody must be there to be asked. */
+static bool may_forget(const struct dmu_key *key)
 {
-	u64 limit = READ_ONCE(key->shrink.limit);
-
-	if (!limit)
-		limit = (u64)READ_ONCE(map_memory) << 10;
-	return limit ? max_t(u64, limit, (u64)DMU_MAP_MEMORY_MIN << 10) : 0;
+	return READ_ONCE(key->shrink.allowed) && READ_ONCE(key->attached) && !READ_ONCE(key->failing);
 }
 
 /* Changes are put in order only where somebody looks. false: there are more to come. */
@@ -120,7 +110,7 @@ static int step(struct dmu_key *key)
 
 	lockdep_assert_held(&key->map_lock);
 	spin_lock_irq(&key->lock);
-	if (!key->attached || key->failing)
+	if (!may_forget(key))
 		goto out;
 	error = 0;
 	if (!index_changes(key))
@@ -163,7 +153,7 @@ static int go_round(struct dmu_key *key, u64 nodes, u64 first, bool *wrapped, un
 static void shrink_work(struct work_struct *work)
 {
 	struct dmu_key *key = container_of(work, struct dmu_key, shrink.work);
-	u64 limit = dmu_shrink_limit(key), first, bytes;
+	u64 limit = READ_ONCE(key->shrink.limit), first, bytes;
 	bool wrapped = false;
 	int more = limit != 0;
 
@@ -171,8 +161,7 @@ static void shrink_work(struct work_struct *work)
 	first = key->shrink.hand;
 	while (more > 0) {
 		/* An eighth more than it must, so as not to come for every node. */
-		more = go_round(key, div_u64(limit - limit / 8, dmu_map_bytes(&key->map) / key->map.nodes), first,
-				&wrapped, STEPS_AT_ONCE);
+		more = go_round(key, (limit - limit / 8) / DMU_MAP_NODE_BYTES, first, &wrapped, STEPS_AT_ONCE);
 		mutex_unlock(&key->map_lock);
 		cond_resched();
 		mutex_lock(&key->map_lock);
@@ -186,7 +175,7 @@ static void shrink_work(struct work_struct *work)
 /* The map has grown, or more of it may be forgotten than before. */
 void dmu_shrink_check(struct dmu_key *key, bool anew)
 {
-	u64 bytes = dmu_map_bytes(&key->map), limit = dmu_shrink_limit(key);
+	u64 bytes = dmu_map_bytes(&key->map), limit = READ_ONCE(key->shrink.limit);
 
 	if (anew)
 		WRITE_ONCE(key->shrink.stuck, 0);
@@ -206,7 +195,7 @@ static u64 spare_nodes(const struct dmu_key *key)
 {
 	u64 nodes = READ_ONCE(key->map.nodes);
 
-	return READ_ONCE(key->attached) && !READ_ONCE(key->failing) && nodes > KEPT_NODES ? nodes - KEPT_NODES : 0;
+	return may_forget(key) && nodes > KEPT_NODES ? nodes - KEPT_NODES : 0;
 }
 
 static void count_key(struct dmu_key *key, void *data)

@@ -14,7 +14,8 @@ struct dmu_target {
 	u32 logical;		/* bytes */
 	u32 physical;
 	u32 log_limit;
-	u32 map_memory;		/* KiB; 0: not said */
+	bool may_forget;
+	u32 map_memory;		/* KiB; 0: any, while there is memory */
 };
 
 static int parse_number(struct dm_arg_set *args, u32 *number, char **error, char *text)
@@ -24,6 +25,17 @@ static int parse_number(struct dm_arg_set *args, u32 *number, char **error, char
 	if (arg && !kstrtou32(arg, 10, number) && *number)
 		return 0;
 	*error = text;
+	return -EINVAL;
+}
+
+static int parse_map_memory(struct dmu_target *target, struct dm_arg_set *args, char **error)
+{
+	const char *arg = dm_shift_arg(args);
+
+	target->may_forget = arg && !kstrtou32(arg, 10, &target->map_memory);
+	if (target->may_forget && (!target->map_memory || target->map_memory >= DMU_MAP_MEMORY_MIN))
+		return 0;
+	*error = "map_memory wants a number of KiB: 0, or 1024 and more";
 	return -EINVAL;
 }
 
@@ -44,7 +56,7 @@ static int parse_option(struct dmu_target *target, struct dm_arg_set *args, cons
 	if (!strcasecmp(name, "log"))
 		return parse_number(args, &target->log_limit, error, "log wants a number of entries");
 	if (!strcasecmp(name, "map_memory"))
-		return parse_number(args, &target->map_memory, error, "map_memory wants a number of KiB");
+		return parse_map_memory(target, args, error);
 	if (!strcasecmp(name, "write_zeroes")) {
 		target->write_zeroes = true;
 		return 0;
@@ -73,8 +85,6 @@ static int check_options(struct dmu_target *target, struct dm_target *ti)
 		error = "physical must be a power of two, not below logical";
 	else if (target->log_limit > DMU_LOG_MAX)
 		error = "log is too large";
-	else if (target->map_memory && target->map_memory < DMU_MAP_MEMORY_MIN)
-		error = "map_memory must be 1024 or more";
 	if (!error)
 		return 0;
 	ti->error = error;
@@ -123,6 +133,7 @@ static int join_key(struct dmu_target *target, struct dm_target *ti)
 		key->md = md;
 		key->grain = target->grain;
 		key->log_limit = target->log_limit;
+		WRITE_ONCE(key->shrink.allowed, target->may_forget);
 		WRITE_ONCE(key->shrink.limit, (u64)target->map_memory << 10);
 		if (!key->sectors)
 			key->sectors = ti->len;
@@ -285,7 +296,8 @@ static void userspace_resume(struct dm_target *ti)
 
 static unsigned int count_options(const struct dmu_target *target)
 {
-	return 8 + (target->discard ? 2 : 0) + (target->map_memory ? 2 : 0) + target->write_zeroes + target->read_only + target->ask_flush;
+	return 8 + (target->discard ? 2 : 0) + (target->may_forget ? 2 : 0) + target->write_zeroes +
+	       target->read_only + target->ask_flush;
 }
 
 static void userspace_status(struct dm_target *ti, status_type_t type, unsigned int flags, char *result,
@@ -312,7 +324,7 @@ static void userspace_status(struct dm_target *ti, status_type_t type, unsigned 
 		       target->grain, target->logical, target->physical, target->log_limit);
 		if (target->discard)
 			DMEMIT(" discard %u", target->discard);
-		if (target->map_memory)
+		if (target->may_forget)
 			DMEMIT(" map_memory %u", target->map_memory);
 		if (target->write_zeroes)
 			DMEMIT(" write_zeroes");

@@ -230,7 +230,8 @@ struct dmu_counts {
 
 /* See shrink.c. The work and the hand are the map's, under its lock. */
 struct dmu_shrink {
-	u64 limit;		/* bytes of map, by the table; 0: it does not say */
+	bool allowed;		/* by the table */
+	u64 limit;		/* bytes of map; 0: any, while there is memory */
 	u64 stuck;		/* bytes that it had when nothing more could be forgotten, and some */
 	u64 hand;		/* sector */
 	u64 forgotten;		/* extents */

@@ -38,6 +38,7 @@
 #define DMU_FEATURE_DIRTY	(1ull << 6)	/* dirty bitmap */
 #define DMU_FEATURE_RETURN	(1ull << 7)	/* DMU_MAP_RETURN, DMU_MAP_TELL, DMU_MAP_ASK, DONE for reads and writes, flags of misses from FUA on */
 #define DMU_FEATURE_ASK_FLUSH	(1ull << 8)	/* the table option ask_flush */
+#define DMU_FEATURE_FORGET	(1ull << 9)	/* the table option map_memory; map_limit and forgotten in dmu_state */
 
 /* ------------------------------------------------------------- ioctls --- */
 
@@ -117,7 +118,7 @@ struct dmu_state {
 	__u32 miss_us[3];
 	__u32 commit_us[3];
 	__u64 map_limit;	/* bytes that the map may have; 0: any */
-	__u64 forgotten;	/* extents, to keep to that or because memory was short */
+	__u64 forgotten;	/* extents: to keep to that, or because memory was short */
 	__u64 reserved[2];
 };
 
