@@ -18,6 +18,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -32,10 +33,11 @@ class Target;
 
 struct FakeTable {
     std::uint64_t sectors = 0;
-    std::uint32_t grain = 8;    // sectors, a power of two
-    std::uint32_t log = 65536;  // entries
-    bool read_only = false;     // writes, discards and write-zeroes end in EROFS
-    bool ask_flush = false;     // the mapper is told of every flush
+    std::uint32_t grain = 8;                                 // sectors, a power of two
+    std::uint32_t log = 65536;                               // entries
+    bool read_only = false;                                  // writes, discards and write-zeroes end in EROFS
+    bool ask_flush = false;                                  // the mapper is told of every flush
+    std::optional<std::uint32_t> map_memory = std::nullopt;  // KiB; nothing: nothing is forgotten
 };
 
 // One request of the guest.
@@ -75,8 +77,9 @@ public:
     virtual void fail_places(unsigned count) = 0;
     // Requests that the map sends to this destination end there in the error; 0: no more. What is there stays.
     virtual void fail_destination(unsigned number, int error) = 0;
-    // Forgets what it may (as under memory pressure): everything that no unacknowledged change made.
-    virtual void shrink() = 0;
+    // Forgets what it may of the range (as under memory pressure), where the table says so: whole grains, but for those
+    // of unacknowledged changes, misses, and places under way.
+    virtual void shrink(std::uint64_t start = 0, std::uint64_t length = ~0ull) = 0;
 
     virtual bool attached() const = 0;
     virtual dmu_state state() const = 0;
@@ -91,7 +94,8 @@ public:
 class FakeKernel {
 public:
     // features: what is offered; leases, a mirror, requests that are returned and asked flushes are modelled too.
-    explicit FakeKernel(std::uint64_t features = DMU_FEATURE_LOG | DMU_FEATURE_FILES | DMU_FEATURE_ONCE);
+    explicit FakeKernel(std::uint64_t features = DMU_FEATURE_LOG | DMU_FEATURE_FILES | DMU_FEATURE_ONCE |
+                                                 DMU_FEATURE_FORGET);
     ~FakeKernel();
 
     // As dmu::attach(). The channel's destruction is the mapper's death or detaching.

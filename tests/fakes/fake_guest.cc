@@ -105,17 +105,30 @@ void Target::fail_destination(unsigned number, int error) {
     failing_[number] = error;
 }
 
-void Target::shrink() {
+void Target::shrink(std::uint64_t start, std::uint64_t length) {
     const std::lock_guard guard(owner_.lock);
-    if (!attached_) return;
-    const auto kept = [this](const Extent& extent) {
-        const auto overlaps = [&](const auto& range) {
-            return range.start < extent.end() && extent.start < range.start + range.length;
-        };
-        return std::any_of(log_.begin(), log_.end(), overlaps) ||
-               std::any_of(misses_.begin(), misses_.end(), overlaps) || in_flight(extent.start, extent.end());
+    if (!attached_ || fail_ || !table_.map_memory) return;
+    const std::uint64_t end = std::min(length, table_.sectors - start) + start;
+    std::map<std::uint64_t, std::uint64_t> kept;
+    const auto keep = [&](const auto& range) {
+        std::uint64_t& kept_end = kept[grain_start(range.start)];
+        kept_end = std::max(kept_end, grain_end(range.start + range.length - 1));
     };
-    if (std::erase_if(map_, [&](const auto& entry) { return !kept(entry.second); }) != 0) invalidated_ = sequence_;
+    for (const dmu_event& change : log_) keep(change);
+    for (const Miss& miss : misses_) keep(miss);
+    for (const Place& place : places_) keep(place.extent);
+    const std::size_t before = map_.size();
+    std::uint64_t at = start == grain_start(start) ? start : grain_end(start);
+    const auto forget_to = [&](std::uint64_t stop) {
+        if (at < stop) forget(at, stop);
+    };
+    for (const auto& [kept_start, kept_end] : kept) {
+        forget_to(std::min(kept_start, end));
+        at = std::max(at, kept_end);
+    }
+    forget_to(end == table_.sectors ? end : grain_start(end));
+    if (map_.size() < before) counters_.forgotten += before - map_.size();
+    invalidated_ = std::max(invalidated_, committed_);
 }
 
 bool Target::attached() const {

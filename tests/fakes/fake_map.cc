@@ -311,6 +311,7 @@ dmu_state Target::state() const {
     state.committed = committed_;
     state.extents = map_.size();
     state.map_bytes = map_.size() * sizeof(Extent);
+    state.map_limit = std::uint64_t{table_.map_memory.value_or(0)} << 10;
     state.pending = static_cast<std::uint64_t>(std::count_if(
         requests_.begin(), requests_.end(), [](const RequestPtr& r) { return r->kind == Request::Kind::io; }));
     state.log_entries = static_cast<std::uint32_t>(log_.size());

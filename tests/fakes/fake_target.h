@@ -135,7 +135,7 @@ public:
     void hold_places(bool hold) override;
     void fail_places(unsigned count) override;
     void fail_destination(unsigned number, int error) override;
-    void shrink() override;
+    void shrink(std::uint64_t start, std::uint64_t length) override;
     bool attached() const override;
     dmu_state state() const override;
     std::vector<dmu_command> map() const override;
@@ -234,7 +234,7 @@ private:
     std::map<unsigned, Destination> destinations_;
     std::deque<dmu_event> log_;
     std::uint64_t sequence_ = 0, committed_ = 0, next_id_ = 1;
-    std::uint64_t invalidated_ = 0;  // the last change when extents were last forgotten
+    std::uint64_t invalidated_ = 0;  // a MAP must know the changes up to this one: what they made may be gone
     std::list<Miss> misses_;
     std::list<Place> places_;
     std::list<Invalidation> invalidations_;

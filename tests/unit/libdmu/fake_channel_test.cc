@@ -529,9 +529,15 @@ TEST_F(FakeChannelTest, ShrinkKeepsWhatIsNotCommitted) {
     first_write(0, 16, 320, 1);
     ASSERT_TRUE(linear(0, 320, 16, 0));
     target().shrink();
+    EXPECT_THAT(target().map(), SizeIs(3)) << "the table does not say that anything may be forgotten";
+    target().load_table({.sectors = sectors, .grain = 16, .map_memory = 1024});
+    target().shrink();
     const auto map = target().map();
     ASSERT_THAT(map, SizeIs(1));
     EXPECT_EQ(map[0].start, 0u);
+    EXPECT_EQ(map[0].length, 16u);
+    EXPECT_EQ(target().state().map_limit, 1u << 20);
+    EXPECT_EQ(target().state().forgotten, 2u);
 }
 
 }  // namespace
