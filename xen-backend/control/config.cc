@@ -75,6 +75,7 @@ Status set(Config& config, const std::string& name, const std::string& value) {
         return done;
     }
     if (name == "scratch-mib") return set_number(config.scratch_mib, value, 1, 65536);
+    if (name == "map-mib") return set_number(config.map_mib, value, 0, 65536);
     if (name == "wait-seconds" && value == "forever") {
         config.wait_seconds = 0xffffffffu;
         return ok();
@@ -82,7 +83,7 @@ Status set(Config& config, const std::string& name, const std::string& value) {
     if (name == "wait-seconds") return set_number(config.wait_seconds, value, 0, 0xfffffffeu);
     return Error{Code::invalid, "unknown name '" + name +
                                     "'; known are roots, image-roots, on-full, wait-seconds, commit-seconds, "
-                                    "lease-ahead, scratch-mib, metadata-mib"};
+                                    "lease-ahead, scratch-mib, metadata-mib, map-mib"};
 }
 
 Status parse_line(Config& config, const std::string& line) {

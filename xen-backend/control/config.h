@@ -28,6 +28,7 @@ struct Config {
     unsigned commit_seconds = 1;               // 1..3600
     LeaseAhead lease_ahead = LeaseAhead::automatic;
     std::uint32_t scratch_mib = 64;  // 1..65536: for decompressed clusters, per disk
+    std::uint32_t map_mib = 64;      // 0..65536: the kernel's, for what it was told, per disk; 0: any
 };
 
 // The environment's XEN_DMU_CONFIG, else the installed place.

@@ -8,9 +8,6 @@
 namespace dmu {
 namespace {
 
-// Extents sent beyond what was asked for, per miss: a fragmented table is not worth more.
-constexpr std::size_t ahead_limit = 1024;
-
 bool needs_place(const Mapping& mapping) {
     return mapping.kind == MappingKind::zero || mapping.kind == MappingKind::cow;
 }

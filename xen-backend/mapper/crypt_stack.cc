@@ -34,7 +34,12 @@ CryptPlan plan_crypt(const DiskFacts& facts, const std::string& name, const cont
     plan.base.sectors = plan.by == CipherBy::host_offset ? base_sectors : facts.sectors;
     plan.base.target = "userspace";
     plan.base.read_only = record.layer != 0 || facts.read_only;
-    plan.base.parameters = plan.names.base_key + (plan.base.read_only ? " 3 logical 512 read_only" : " 2 logical 512");
+    std::vector<std::string> words = {"logical", "512"};
+    // Of a whole file there is nothing to forget.
+    if (plan.by == CipherBy::guest_offset && facts.map_memory)
+        words.insert(words.end(), {"map_memory", std::to_string(*facts.map_memory)});
+    if (plan.base.read_only) words.push_back("read_only");
+    plan.base.parameters = table_words(plan.names.base_key, words);
     plan.description = "dmu:" + plan.names.crypt.name;
     return plan;
 }
@@ -178,6 +183,7 @@ bool CryptStack::serve() {
         if (event.type == DMU_EV_MISS) answer(event);
         if (event.type == DMU_EV_FLUSH) out_.committed(event.sequence);  // there is nothing to commit here
     }
+    ahead_start_ = ahead_end_ = 0;
     send();
     return *count == events_.size();
 }
@@ -226,10 +232,28 @@ void CryptStack::map_disk(const dmu_event& miss) {
     if (!extents) return out_.fail(miss.id, extents.error().to_errno());
     const Extent& first = extents->front();
     if (first.kind != ExtentKind::data || first.file != plan_.file) return out_.fail(miss.id, EIO);
+    map_ahead(*extents);
     const std::uint64_t length = std::min<std::uint64_t>(first.length / sector_size, plan_.base.sectors - miss.start);
     dmu_command command = map(miss.start, length, first.host.bytes / sector_size);
     command.id = miss.id;
     out_.add(command);
+}
+
+// What lies behind spares the next misses: the kernel may have forgotten it too.
+void CryptStack::map_ahead(const std::vector<Extent>& extents) {
+    const std::uint64_t at = extents.front().start.bytes;
+    if (ahead_start_ <= at && at < ahead_end_) return;
+    ahead_start_ = at;
+    ahead_end_ = at + extents.front().length;
+    for (std::size_t i = 1; i < std::min(extents.size(), ahead_limit + 1); ++i) {
+        const Extent& extent = extents[i];
+        const std::uint64_t start = extent.start.bytes / sector_size;
+        if (start >= plan_.base.sectors) break;
+        ahead_end_ = extent.start.bytes + extent.length;
+        if (extent.kind != ExtentKind::data || extent.file != plan_.file) continue;
+        const std::uint64_t length = std::min<std::uint64_t>(extent.length / sector_size, plan_.base.sectors - start);
+        out_.add(map(start, length, extent.host.bytes / sector_size));
+    }
 }
 
 void CryptStack::remap(GuestRange range, HostOffset host) {

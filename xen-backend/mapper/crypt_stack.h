@@ -89,6 +89,7 @@ private:
     void answer(const dmu_event& miss);
     void map_file(std::uint64_t id, std::uint64_t start);
     void map_disk(const dmu_event& miss);
+    void map_ahead(const std::vector<Extent>& extents);
     dmu_command map(std::uint64_t start, std::uint64_t length, std::uint64_t physical) const;
 
     CryptPlan plan_;
@@ -97,6 +98,8 @@ private:
     int descriptor_ = -1;
     bool broken_ = false;
     Outbox out_;
+    // What was sent beyond the misses of this batch: it need not be sent again.
+    std::uint64_t ahead_start_ = 0, ahead_end_ = 0;
     std::vector<dmu_event> events_;
 };
 

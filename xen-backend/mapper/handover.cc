@@ -78,8 +78,10 @@ Result<std::vector<std::unique_ptr<CryptStack>>> take_over_stacks(const DiskSetu
     return stacks;
 }
 
-Result<OpenDisk> take_over_image(const DiskSetup& setup, const KernelAccess& kernel, std::unique_ptr<Channel> channel) {
+Result<OpenDisk> take_over_image(const DiskSetup& setup, const KernelAccess& kernel, std::unique_ptr<Channel> channel,
+                                 std::uint64_t features) {
     OpenDisk disk;
+    disk.features = features;
     auto stacks = take_over_stacks(setup, kernel);
     if (!stacks) return stacks.error();
     disk.crypt = std::move(*stacks);
@@ -87,7 +89,7 @@ Result<OpenDisk> take_over_image(const DiskSetup& setup, const KernelAccess& ker
     auto chain = Chain::open(setup.spec, setup.writable, setup.config.paths, AdoptedFiles::open, &files);
     if (!chain) return chain.error();
     (*chain)->top().take_over();
-    disk.facts = make_facts(setup, **chain);
+    disk.facts = make_facts(setup, **chain, features);
     disk.facts.key = setup.key;
     // The files are what they were, whatever their names are now.
     if (disk.facts.files.size() == setup.files.size()) disk.facts.files = setup.files;
@@ -116,8 +118,7 @@ Result<OpenDisk> open_successor(const DiskSetup& setup, const KernelAccess& kern
     if (!module) return module.error();
     auto channel = kernel.attach(setup.key, false);
     if (!channel) return channel.error();
-    auto disk = take_over_image(setup, kernel, std::move(*channel));
-    if (disk) disk->features = module->features;
+    auto disk = take_over_image(setup, kernel, std::move(*channel), module->features);
     if (disk) return disk;
     // "Not found" is kept for the key.
     Error error = disk.error().in("taking over " + setup.name);

@@ -40,6 +40,8 @@ void add_state(control::Json& disk, const dmu_state& state) {
     disk["committed"] = state.committed;
     disk["extents"] = state.extents;
     disk["map_bytes"] = state.map_bytes;
+    disk["map_limit"] = state.map_limit;
+    disk["forgotten"] = state.forgotten;
     disk["miss_us"] = percentiles(state.miss_us);
     disk["commit_us"] = percentiles(state.commit_us);
 }

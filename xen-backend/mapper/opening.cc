@@ -210,15 +210,20 @@ void unlock_all(Chain& chain) {
 
 }  // namespace
 
+std::string table_words(const std::string& key, const std::vector<std::string>& words) {
+    std::string text = key + " " + std::to_string(words.size());
+    for (const auto& word : words) text += " " + word;
+    return text;
+}
+
 std::string DiskFacts::table_parameters() const {
     std::vector<std::string> words = {"grain", std::to_string(grain), "logical", std::to_string(logical)};
     if (discard != 0 && !read_only) {
         words.insert(words.end(), {"discard", std::to_string(discard), "write_zeroes"});
     }
+    if (map_memory) words.insert(words.end(), {"map_memory", std::to_string(*map_memory)});
     if (read_only) words.push_back("read_only");
-    std::string text = key + " " + std::to_string(words.size());
-    for (const auto& word : words) text += " " + word;
-    return text;
+    return table_words(key, words);
 }
 
 // The kernel has it before it is written down: a successor asks the kernel for what nobody
@@ -273,7 +278,7 @@ const char* encryption_name(Encryption encryption) {
     return "";
 }
 
-DiskFacts make_facts(const DiskSetup& setup, Chain& chain) {
+DiskFacts make_facts(const DiskSetup& setup, Chain& chain, std::uint64_t features) {
     const ImageInfo& info = chain.top().info();
     DiskFacts facts;
     facts.key = setup.key;
@@ -283,6 +288,7 @@ DiskFacts make_facts(const DiskSetup& setup, Chain& chain) {
     facts.grain = std::max<std::uint32_t>(info.grain / sector_size, 1);
     facts.discard = info.discards_to_zero ? facts.grain : 0;
     facts.read_only = !setup.writable;
+    if (features & DMU_FEATURE_FORGET) facts.map_memory = setup.config.map_mib * 1024;
     if (const Cipher* cipher = chain.top().cipher())
         facts.encryption = cipher->by() == CipherBy::host_offset ? Encryption::luks : Encryption::aes;
     // Then the kernel changes nothing without asking, and what it maps is durable.
@@ -314,7 +320,7 @@ Result<OpenDisk> open_fresh(const DiskSetup& setup, const KernelAccess& kernel) 
         return released ? error : Error{error.code, error.message + "; then: " + released.error().message};
     };
     disk.features = module->features;
-    disk.facts = make_facts(setup, *disk.chain);
+    disk.facts = make_facts(setup, *disk.chain, disk.features);
     if (disk.facts.sectors == 0) return fail({Code::invalid, setup.spec.path + " holds not even one sector"});
     auto key = make_key(setup, disk.facts, disk.chain->file(0, 0));
     if (!key) return fail(key.error());

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -65,6 +66,9 @@ enum class Encryption { none, luks, aes };
 // "luks"; empty: none.
 const char* encryption_name(Encryption encryption);
 
+// Key, number of options, options: as the target takes them.
+std::string table_words(const std::string& key, const std::vector<std::string>& words);
+
 // What is known once a disk is open; constant from then on, but for files that come.
 struct DiskFacts {
     std::string key;
@@ -75,6 +79,8 @@ struct DiskFacts {
     std::uint32_t discard = 0;       // sectors; 0: no discards
     std::uint32_t logical = 512;     // bytes
     bool read_only = false;
+    // KiB that the kernel's map may have, 0: any; nothing: the module forgets nothing.
+    std::optional<std::uint32_t> map_memory;
     Encryption encryption = Encryption::none;  // of the top image
     std::vector<control::DiskState::File> files;
 
@@ -114,6 +120,6 @@ Result<OpenDisk> open_fresh(const DiskSetup& setup, const KernelAccess& kernel);
 Result<OpenDisk> open_successor(const DiskSetup& setup, const KernelAccess& kernel);
 
 // Of both, inside.
-DiskFacts make_facts(const DiskSetup& setup, Chain& chain);
+DiskFacts make_facts(const DiskSetup& setup, Chain& chain, std::uint64_t features);
 
 }  // namespace dmu

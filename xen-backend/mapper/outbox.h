@@ -11,6 +11,9 @@
 
 namespace dmu {
 
+// Extents sent beyond what was asked for, per miss: a fragmented table is not worth more.
+inline constexpr std::size_t ahead_limit = 1024;
+
 class Outbox {
 public:
     void add(const dmu_command& command) { commands_.push_back(command); }

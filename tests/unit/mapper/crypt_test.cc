@@ -103,6 +103,7 @@ TEST_F(Crypt, TablesOfLegacyAes) {
         ASSERT_TRUE(added.at("ok").get<bool>()) << added;
         const auto base = host_.dm.device("dmu-5-51712+base-0.0"), crypt = host_.dm.device("dmu-5-51712+crypt-0.0");
         EXPECT_EQ(base.active.sectors, size / 512);
+        EXPECT_EQ(base.active.parameters, key() + "+base-0.0 4 logical 512 map_memory 65536");
         EXPECT_THAT(crypt.active.parameters, HasSubstr("aes-cbc-plain64 :16:logon:"));
         EXPECT_EQ(std::string(reinterpret_cast<const char*>(crypt.secret.data()), crypt.secret.size()),
                   passphrase.substr(0, 16));
@@ -269,6 +270,21 @@ TEST_F(Aes, WhatCantBeCommittedIsNotWrittenTo) {
     EXPECT_EQ(read->data(), pattern(512, 9));
     EXPECT_EQ(read_below(0, 8), Bytes(4096));
     EXPECT_TRUE(disk().refusals().empty());
+}
+
+TEST_F(Aes, WhatTheBaseForgetsItIsToldAgain) {
+    const auto spec = make("qcow2", "aes");
+    KernelAccess kernel = access();
+    TestMapper mapper(host_, "dom-5", &kernel);
+    ASSERT_TRUE(add(spec).at("ok").get<bool>());
+    constexpr unsigned clusters = size / 65536;
+    for (unsigned i = clusters; i-- > 0;) ASSERT_EQ(write(i * 128, pattern(512, i)), 0);
+    base().shrink();
+    ASSERT_TRUE(base().map().empty());
+    const auto before = base().state().misses;
+    for (unsigned i = 0; i < clusters; ++i) EXPECT_EQ(read_below(i * 128, 128), Bytes(65536)) << i;
+    EXPECT_EQ(base().state().misses - before, 1u);
+    EXPECT_TRUE(base().refusals().empty());
 }
 
 // The guest's writes go to the stand-in of the crypt device: whatever the file holds at any

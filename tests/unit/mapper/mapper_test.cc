@@ -65,11 +65,17 @@ TEST_F(MapperTest, AddWriteListRemove) {
     EXPECT_GE(disk["misses"], 1);
     EXPECT_TRUE(disk["miss_us"]["p99"].is_number());
     EXPECT_TRUE(disk["commit_us"]["p50"].is_number());
+    EXPECT_EQ(disk["map_limit"], 64u << 20);
+    EXPECT_EQ(disk["forgotten"], 0);
     EXPECT_EQ(disk["chain"].size(), 1u);
     EXPECT_TRUE(disk["alarms"].empty());
 
     EXPECT_TRUE(call({{"command", "commit"}}));
     EXPECT_TRUE(eventually([&] { return target(*added).log().empty(); }));
+    target(*added).shrink();
+    list = call({{"command", "list"}});
+    ASSERT_TRUE(list);
+    EXPECT_GE((*list)["disks"][0]["forgotten"], 1);
     auto removed = call(remove_request());
     ASSERT_TRUE(removed) << removed.error().message;
     EXPECT_FALSE(removed->contains("pending"));

@@ -133,6 +133,8 @@ inline FakeTable fake_table(std::uint64_t sectors, const std::string& parameters
     table.sectors = sectors;
     table.grain = table_number(parameters, "grain", 8);
     table.read_only = read_only;
+    if (parameters.find(" map_memory ") != std::string::npos)
+        table.map_memory = table_number(parameters, "map_memory", 0);
     return table;
 }
 
