@@ -94,6 +94,22 @@ TEST_F(Compressed, WritesKeepTheRestOfTheCluster) {
     qemu_reads_model();
 }
 
+TEST_F(Compressed, WhatTheKernelForgotIsReadAgain) {
+    make("qcow2");
+    TestDisk disk(kernel_, setup());
+    ASSERT_TRUE(disk) << disk.error().message;
+    for (unsigned seed = 1; seed < 20; ++seed) {
+        expect_model(disk);
+        write(disk, seed * 397, seed, seed);
+        disk.target().shrink(seed * 301, seed % 3 == 0 ? disk_bytes : 256);
+    }
+    expect_model(disk);
+    EXPECT_GT(disk.target().state().forgotten, 0u);
+    EXPECT_TRUE(disk.target().refusals().empty()) << disk.target().refusals().front();
+    EXPECT_TRUE(disk.close());
+    qemu_reads_model();
+}
+
 TEST_F(Compressed, ASuccessorStartsWithAnEmptyScratchFile) {
     make("qcow");
     auto disk = std::make_unique<TestDisk>(kernel_, setup());
