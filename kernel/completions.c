@@ -10,7 +10,8 @@
  * whoever did is asked again only after a while.
  *
  * A completion may wait for a journal that lies on another device of ours: those
- * of one key never wait behind those of another.
+ * of one key never wait behind those of another. Nor behind a submission: that may
+ * hold the file's lock, or wait for it, until all writes under way have completed.
  */
 #include <linux/sched/mm.h>
 #include <linux/smpboot.h>
@@ -58,7 +59,7 @@ static void to_worker(struct dmu_io *io)
 	struct dmu_completions *here = this_cpu_ptr(key->completions);
 
 	llist_add(&io->completed, &here->ios);
-	queue_work(key->wq, &here->work);
+	queue_work(key->done_wq, &here->work);
 }
 
 static bool may_be_lazy(struct lazy *here, const struct dmu_io *io)

@@ -69,6 +69,23 @@ void dmu_key_set_fail(struct dmu_key *key, bool fail)
 
 static atomic_t key_count = ATOMIC_INIT(0);	/* ever made: names of workqueues */
 
+static int make_workqueues(struct dmu_key *key)
+{
+	u32 number = atomic_inc_return(&key_count);
+
+	key->wq = alloc_workqueue("dmu/%u", WQ_MEM_RECLAIM, 0, number);
+	key->done_wq = alloc_workqueue("dmu/%u/done", WQ_MEM_RECLAIM, 0, number);
+	return key->wq && key->done_wq ? 0 : -ENOMEM;
+}
+
+static void destroy_workqueues(struct dmu_key *key)
+{
+	if (key->done_wq)
+		destroy_workqueue(key->done_wq);
+	if (key->wq)
+		destroy_workqueue(key->wq);
+}
+
 static struct dmu_key *create(const char *name)
 {
 	struct dmu_key *key = kzalloc(sizeof(*key), GFP_KERNEL);
@@ -103,8 +120,7 @@ static struct dmu_key *create(const char *name)
 	key->attrs[0] = kcalloc(DMU_ATTR_BLOCK, sizeof(struct dmu_attr), GFP_KERNEL);
 	key->counts = alloc_percpu(struct dmu_counts);
 	key->completions = dmu_completions_alloc();
-	key->wq = alloc_workqueue("dmu/%u", WQ_MEM_RECLAIM, 0, (u32)atomic_inc_return(&key_count));
-	if (!key->attrs[0] || !key->counts || !key->completions || !key->wq)
+	if (make_workqueues(key) || !key->attrs[0] || !key->counts || !key->completions)
 		goto bad_memory;
 	if (dmu_map_init(&key->map))
 		goto bad_memory;
@@ -115,8 +131,7 @@ static struct dmu_key *create(const char *name)
 bad_drain:
 	dmu_map_destroy(&key->map);
 bad_memory:
-	if (key->wq)
-		destroy_workqueue(key->wq);
+	destroy_workqueues(key);
 	free_percpu(key->completions);
 	free_percpu(key->counts);
 	kfree(key->attrs[0]);
@@ -175,7 +190,7 @@ static void release(struct kref *ref)
 	/* No table, no channel, so no request; a drain may still be on its way. */
 	dmu_drain_wait(key);
 	flush_work(&key->drained);
-	destroy_workqueue(key->wq);
+	destroy_workqueues(key);
 	list_for_each_entry_safe(event, next, &key->events, list)
 		dmu_event_drop(event);
 	dmu_log_free(key);

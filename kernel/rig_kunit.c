@@ -93,6 +93,7 @@ void rig_settle(struct rig *rig)
 
 	for (turn = 0; turn < TURNS; turn++) {
 		flush_workqueue(rig->key->wq);
+		flush_workqueue(rig->key->done_wq);
 		flush_workqueue(dmu_wq);
 		for (i = 0; i < RIG_DESTS; i++)
 			if (rig->dest[i] && rig->dest[i]->writer && !rig->stall[i].on)

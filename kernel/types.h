@@ -269,6 +269,7 @@ struct dmu_key {
 	 * device of ours: its turn must not depend on one of those who wait.
 	 */
 	struct workqueue_struct *wq;
+	struct workqueue_struct *done_wq;	/* completions; see completions.c */
 
 	/* I/O issued to destinations, in two phases so that an invalidation can wait for the one before. */
 	u8 phase;
