@@ -3,10 +3,10 @@
 # The kernel target against fio's verification, in a VM: with a small mapper over
 # block devices, ext4, XFS and tmpfs, killed, suspended, invalidated, resized.
 #
-# vm: --kernel 6.1 --timeout 1200 -- store:ext4 suspend death discard malformed limit fuzz
+# vm: --kernel 6.1 --timeout 1200 -- store:ext4 suspend death discard forget malformed limit fuzz
 # vm-long: --kernel 6.1 --timeout 2400
 # vm-long: --kernel 6.12 --timeout 2400
-# vm-long: --kernel debug --timeout 3000 -- store:ext4 suspend death discard malformed limit fuzz
+# vm-long: --kernel debug --timeout 3000 -- store:ext4 suspend death discard forget malformed limit fuzz
 set -uo pipefail
 # shellcheck source=tests/vm/lib.sh
 . "$(dirname "$0")/../vm/lib.sh"
@@ -44,7 +44,7 @@ make_device() {
     : > $work/mapper.err
     run_options=("$@")
     start_mapper
-    dmsetup create t --table "0 $sectors userspace t ${table_options:-2 grain 128}"
+    dmsetup create t --table "0 $sectors userspace t ${table_options:-2 grain 128}" || fail "the device is made"
     udevadm settle 2> /dev/null || true
 }
 
@@ -317,6 +317,74 @@ test_malformed() {
     end_store
 }
 
+drop_slabs() { # until PID ends
+    while kill -0 "$1" 2> /dev/null; do
+        echo 2 > /proc/sys/vm/drop_caches
+        sleep 0.1
+    done
+}
+
+verify_while_dropped() {
+    verify "$@" > $work/verify.out 2>&1 &
+    local job=$!
+    drop_slabs $job
+    wait $job || {
+        cat $work/verify.out
+        return 1
+    }
+}
+
+keeps_to_budget() {
+    echo "$(status_field 6) extents in $(status_field 7) bytes of $(status_field 18), $(status_field 19) forgotten"
+    [ "$(status_field 18)" = $((1 << 20)) ] && [ "$(status_field 7)" -le $((1 << 20)) ] && [ "$(status_field 19)" -gt 0 ]
+}
+
+has_forgotten() { # MORE-THAN
+    echo "$(status_field 19) extents forgotten, before $1; $(status_field 6) are in the map"
+    [ "$(status_field 19)" -gt "$1" ]
+}
+
+# The map is made smaller all the time: over a budget, and as if memory were short.
+test_forget() {
+    local sectors=$((32 * 2048)) before
+    each_store ext4
+    truncate -s $((sectors * 512)) "$store"
+    head -c $((sectors * 512)) $work/base > $work/model
+    table_options="4 grain 1 map_memory 1024"
+    # No extent joins another; and a megabyte is more writes at once, of less than a block, than there are workers.
+    options=(--grain 1 --wide 8192)
+    make_device --shuffle
+    check "forget: each sector is written" dd if=$work/model of=/dev/mapper/t bs=1M oflag=direct status=none
+    check "forget: the map keeps to its budget" keeps_to_budget
+    check "forget: what is asked again is right" cmp /dev/mapper/t $work/model
+    check "forget: it still keeps to its budget" keeps_to_budget
+    check "forget: fio verifies" verify
+    before=$(status_field 19)
+    echo 2 > /proc/sys/vm/drop_caches
+    check "forget: short of memory, more goes" has_forgotten "$before"
+    kill_mapper
+    before=$(status_field 19)
+    echo 2 > /proc/sys/vm/drop_caches
+    check "forget: without a mapper nothing goes" expect_error has_forgotten "$before"
+    start_mapper
+    end_device
+
+    # First writes, of which the log is full most of the time.
+    empty_store
+    options=(--grain 1 --wide 8192 --base "$work/base" --reads-zero)
+    table_options="6 grain 1 map_memory 1024 log 64"
+    make_device --leases 4096 --commit-ms 300
+    check "forget: fio verifies first writes" verify_while_dropped --bsrange=512-8k --io_size=8m
+    check "forget: and the map was made smaller meanwhile" has_forgotten 0
+    end_device
+    drop_slabs $$ &
+    local dropper=$!
+    verify_over_kills "forget: fio verifies" --leases 4096 --commit-ms 50
+    kill $dropper
+    table_options=
+    end_store
+}
+
 # The submitter's own limit on files is not the device's.
 test_limit() {
     each_store ext4
@@ -385,7 +453,7 @@ fi
 mkdir -p $work
 load_module
 dd if=/dev/urandom of=$work/base bs=1M count=128 status=none
-[ $# -gt 0 ] || set -- store:block store:ext4 store:xfs store:tmpfs suspend death discard malformed limit fuzz unload
+[ $# -gt 0 ] || set -- store:block store:ext4 store:xfs store:tmpfs suspend death discard forget malformed limit fuzz unload
 for name in "$@"; do
     case $name in
     store:*) test_store "${name#store:}" ;;

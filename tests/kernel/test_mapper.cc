@@ -188,18 +188,19 @@ private:
         if (event.kind == DMU_KIND_LINEAR) next_ = std::max<uint64_t>(next_, event.physical + event.length);
     }
 
-    // The whole neighbourhood, so that a miss is rare.
-    void map(uint64_t from, uint64_t to) {
+    // The whole neighbourhood, so that a miss is rare. The miss (0: none) ends where it does.
+    void map(uint64_t from, uint64_t to, uint64_t id, uint64_t end) {
         std::vector<dmu_command> commands;
         for (uint64_t at = from; at < to; at += o_.grain) {
             uint64_t length = std::min<uint64_t>(o_.grain, o_.sectors - at), place = table_[at / o_.grain];
+            uint64_t answers = at < end && end <= at + o_.grain ? id : 0;
             dmu_command command;
             if (place == nowhere - 1 || (place == nowhere && at >= base_sectors_))
-                dmu_cmd_map_zero(&command, 0, at, length);
+                dmu_cmd_map_zero(&command, answers, at, length);
             else if (place == nowhere)
-                dmu_cmd_map_cow(&command, 0, at, length, base_number, at);
+                dmu_cmd_map_cow(&command, answers, at, length, base_number, at);
             else
-                dmu_cmd_map_linear(&command, 0, at, length, store_number, place, DMU_MAP_WRITABLE);
+                dmu_cmd_map_linear(&command, answers, at, length, store_number, place, DMU_MAP_WRITABLE);
             finish(command);
             commands.push_back(command);
         }
@@ -211,16 +212,9 @@ private:
         uint64_t from = event.start / o_.wide * o_.wide, to = std::min<uint64_t>(o_.sectors, from + o_.wide);
         to = std::max<uint64_t>(to, event.start + event.length);
         if (o_.forget) return;
-        map(from, to);
-        if (event.op == DMU_OP_WRITE && table_[event.start / o_.grain] >= nowhere - 1) {
-            place(event);
-            return;
-        }
-        // Nothing more to be told: an answer with the id over what is known already.
-        dmu_command command;
-        dmu_cmd_map_error(&command, event.id, event.start, 1);
-        command.sequence = applied_;
-        send(command);
+        const bool places = event.op == DMU_OP_WRITE && table_[event.start / o_.grain] >= nowhere - 1;
+        map(from, to, places ? 0 : event.id, event.start + event.length);
+        if (places) place(event);
     }
 
     void place(const dmu_event& event) {
