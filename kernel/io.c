@@ -173,7 +173,8 @@ slow:
 void dmu_io_end(struct dmu_io *io, blk_status_t status)
 {
 	if (status) {
-		if (status != BLK_STS_DM_REQUEUE && !io->is_leg)
+		/* Of what is not supported the block layer does something else. */
+		if (status != BLK_STS_DM_REQUEUE && status != BLK_STS_NOTSUPP && !io->is_leg)
 			atomic64_inc(&io->key->errors);
 		io->bio->bi_status = status;
 	}

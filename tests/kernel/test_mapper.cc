@@ -70,6 +70,10 @@ public:
         for (uint64_t place : table_)
             if (place != nowhere) next_ = std::max<uint64_t>(next_, place + o_.grain);
         committed_ = table_;
+        // What is made from the table is as new as what its predecessor had acknowledged.
+        dmu_state state;
+        check("state", dmu_get_state(channel_, &state));
+        applied_ = acknowledged_ = state.committed;
     }
 
     void run() {
