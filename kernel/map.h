@@ -82,9 +82,11 @@ int dmu_map_clear(struct dmu_map *map, gfp_t gfp);
 /*
  * Forgets whole grains (a power of two sectors) from start on, a multiple of
  * it: no more than some leaves, and no farther than end; *done is where it got
- * to, a multiple of the grain or end. Call it until that is end. A grain that
- * lies across two leaves stays. -ENOMEM: nothing changed. It takes a node
- * for each level at most, and gives back as many, or more.
+ * to, a multiple of the grain or end. Call it until that is end. A grain may
+ * stay that lies across leaves of two parents, or across more than so many:
+ * until there is less around it, and they join. -ENOMEM: nothing changed. There
+ * are as many nodes as before or fewer, but for a hole in, or between, full
+ * leaves: there is one more, and what is above it may be cut in two as well.
  */
 #define DMU_MAP_FORGET_LEAVES	32
 int dmu_map_forget(struct dmu_map *map, u64 start, u64 end, u64 grain, u64 *done, gfp_t gfp);

@@ -36,6 +36,7 @@ struct map_path {
 	unsigned int index[MAX_LEVELS];
 	unsigned int levels;	/* node[levels - 1] is the leaf */
 	u64 end;		/* of what the leaf covers */
+	u64 parent_end;		/* of what its parent does */
 };
 
 /* A leaf's content while it is being made: two more than fit. */
@@ -111,6 +112,20 @@ static inline u64 count_known(const u64 *value, unsigned int count)
 	for (i = 0; i < count; i++)
 		known += value[i] != DMU_VALUE_NONE;
 	return known;
+}
+
+static inline void add_entry(struct dmu_map_node *to, u64 key, u64 value)
+{
+	to->key[to->count] = key;
+	to->value[to->count++] = value;
+}
+
+/* What holds at the sector by the entries so far. */
+static inline bool goes_on(const struct dmu_map_node *node, u64 sector, u64 value)
+{
+	unsigned int last = node->count - 1;
+
+	return node->count && dmu_value_after(node->value[last], sector - node->key[last]) == value;
 }
 
 /* map_update.c */

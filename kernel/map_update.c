@@ -7,7 +7,7 @@ void dmu_map_descend(const struct dmu_map *map, u64 sector, struct map_path *pat
 	struct dmu_map_node *node = dmu_map_follow(map->root);
 
 	path->levels = 0;
-	path->end = NO_END;
+	path->end = path->parent_end = NO_END;
 	for (;;) {
 		unsigned int i = find_entry(node, sector);
 
@@ -15,6 +15,7 @@ void dmu_map_descend(const struct dmu_map *map, u64 sector, struct map_path *pat
 		path->index[path->levels++] = i;
 		if (!node->level)
 			return;
+		path->parent_end = path->end;
 		path->end = entry_end(node, i, path->end);
 		node = dmu_map_follow(node->child[i]);
 	}
@@ -111,7 +112,7 @@ static int rebuild_inner(struct dmu_map *map, const struct dmu_map_node *old, un
 }
 
 /*
- * Puts one or two fresh nodes where "removed" neighbours stood, below
+ * Puts a few fresh nodes where "removed" neighbours stood, below
  * path->node[depth - 1]. Nothing that a reader can see changes before the
  * last step, so that a failed allocation leaves the tree as it was.
  */
@@ -222,20 +223,6 @@ static void copy_entries(struct dmu_map_node *to, const struct dmu_map_node *fro
 	memcpy(to->key + to->count, from->key + first, count * sizeof(u64));
 	memcpy(to->value + to->count, from->value + first, count * sizeof(u64));
 	to->count += count;
-}
-
-static void add_entry(struct dmu_map_node *to, u64 key, u64 value)
-{
-	to->key[to->count] = key;
-	to->value[to->count++] = value;
-}
-
-/* What holds at the sector by the entries so far. */
-static bool goes_on(const struct dmu_map_node *node, u64 sector, u64 value)
-{
-	unsigned int last = node->count - 1;
-
-	return node->count && dmu_value_after(node->value[last], sector - node->key[last]) == value;
 }
 
 /*

@@ -1,51 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 // The kernel's extent map against a plain array that means the same.
-#include <gtest/gtest.h>
-
 #include <algorithm>
 #include <random>
 #include <string>
 #include <vector>
 
-extern "C" {
-#include "map.h"
-extern long dmu_map_test_fail_after;
-}
+#include "map_model.h"
 
+namespace dmu {
 namespace {
 
-class Map : public ::testing::Test {
-protected:
-    void SetUp() override {
-        dmu_map_test_fail_after = -1;
-        ASSERT_EQ(dmu_map_init(&map_), 0);
-    }
-    void TearDown() override {
-        dmu_map_destroy(&map_);
-        EXPECT_EQ(map_.nodes, 0u);
-    }
-    u64 at(u64 sector) {
-        u64 run = 0;
-        return dmu_map_look_up(&map_, sector, &run);
-    }
-    // Every sector, and every run that is claimed.
-    void expect_like(const std::vector<u64>& model) {
-        for (u64 sector = 0; sector < model.size();) {
-            u64 run = 0;
-            u64 value = dmu_map_look_up(&map_, sector, &run);
-            ASSERT_GT(run, 0u);
-            for (u64 i = 0; i < run && sector + i < model.size(); i++)
-                ASSERT_EQ(dmu_value_after(value, i), model[sector + i]) << "sector " << sector + i;
-            sector += run;
-        }
-    }
-    dmu_map map_{};
-};
-
-void set(std::vector<u64>& model, u64 start, u64 end, u64 value, bool only_unknown) {
-    for (u64 s = start; s < end; s++)
-        if (!only_unknown || model[s] == DMU_VALUE_NONE) model[s] = dmu_value_after(value, s - start);
-}
+using Map = MapTest;
 
 TEST_F(Map, KnowsNothingAtFirst) {
     EXPECT_EQ(at(0), DMU_VALUE_NONE);
@@ -72,8 +37,8 @@ TEST_F(Map, FillNeverReplaces) {
 }
 
 TEST_F(Map, AnswersLikeAnArray) {
-    const unsigned seed = std::random_device{}();
-    SCOPED_TRACE("seed " + std::to_string(seed));
+    const unsigned seed = map_seed();
+    SCOPED_TRACE("DMU_TEST_SEED=" + std::to_string(seed));
     std::mt19937 random(seed);
     constexpr u64 size = 20000;
     std::vector<u64> model(size, DMU_VALUE_NONE);
@@ -135,3 +100,4 @@ TEST_F(Map, FailedAllocationLeavesItWhole) {
 }
 
 }  // namespace
+}  // namespace dmu
