@@ -136,6 +136,7 @@ static inline bool dmu_io_is_trim(const struct dmu_io *io)
 
 /* pieces.c */
 struct dmu_io *dmu_io_split(struct dmu_io *io, u64 sectors);
+struct dmu_io *dmu_io_rest(struct dmu_io *io);
 unsigned int dmu_piece_front_pad(void);
 
 /* legs.c */

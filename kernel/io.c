@@ -169,7 +169,7 @@ slow:
 	return DM_MAPIO_SUBMITTED;
 }
 
-/* Ends a bio or a piece. The phase is given back by whoever is told last. */
+/* Ends a bio or a piece. With pieces that still wait the bio goes on for long, but its own I/O has ended. */
 void dmu_io_end(struct dmu_io *io, blk_status_t status)
 {
 	if (status) {
@@ -178,6 +178,7 @@ void dmu_io_end(struct dmu_io *io, blk_status_t status)
 			atomic64_inc(&io->key->errors);
 		io->bio->bi_status = status;
 	}
+	dmu_phase_put(io->key, &io->phase);
 	bio_endio(io->bio);
 }
 
@@ -226,6 +227,8 @@ void dmu_io_issue(struct dmu_io *io, struct dmu_dest *dest, u64 physical)
 		dmu_file_issue(io);
 		return;
 	}
+	if (bio_flagged(io->bio, BIO_CHAIN))
+		io = dmu_io_rest(io);
 	bio_set_dev(io->bio, dest->bdev);
 	io->bio->bi_iter.bi_sector = physical;
 	if (io->parent)
