@@ -1,14 +1,15 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-or-later
 # The module's own tests (kernel/*_kunit.c), in a kernel with KUnit: the extent map, the
-# change log, flushes, leases, first writes. A seed repeats the random ones.
+# change log, flushes, leases, first writes, what may be forgotten. A seed repeats the random ones.
 #
 # vm-long: --kernel debug --timeout 900 --append kunit.enable=1
 set -u
 # shellcheck source=tests/vm/lib.sh
 . "$(dirname "$0")/../vm/lib.sh"
 
-module=dm-userspace-kunit suites=(dmu_map dmu_map_readers dmu_log dmu_flush dmu_lease dmu_first_write dmu_model)
+module=dm-userspace-kunit suites=(dmu_map dmu_map_readers dmu_log dmu_flush dmu_lease dmu_first_write dmu_model
+	dmu_shrink dmu_shrink_model dmu_drain)
 
 # Loading it runs them. Its tracepoints have the usual module's names: that one must not be there.
 load() { # [SEED]
