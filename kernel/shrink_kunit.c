@@ -245,7 +245,7 @@ static void answer_from_before_is_not_taken(struct kunit *test)
 static void map_keeps_to_its_budget(struct kunit *test)
 {
 	struct rig *rig = test->priv;
-	const u64 limit = DMU_MAP_MEMORY_MIN << 10, sectors = 68 << 10;
+	const u64 limit = DMU_MAP_MEMORY_MIN << 8, sectors = 17 << 10;
 
 	rig->key->sectors = sectors;
 	rig->key->shrink.limit = limit;

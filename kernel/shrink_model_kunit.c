@@ -9,7 +9,7 @@
 #include "kunit_rig.h"
 
 #define GRAIN		8
-#define ROUNDS		100
+#define ROUNDS		60
 #define TURNS		1000	/* of the mapper, until a round has ended */
 #define AT_ONCE		4
 #define LONGEST		400	/* answer, in sectors */
