@@ -58,18 +58,24 @@ one_trim() {
     esac
 }
 
-# Each grain is zeros now, or what it was.
+# Each grain is zeros now, or what it was: a discard leaves alone what was never written.
 after_discard() { # SECTOR COUNT
-    local grain
-    for ((grain = $1; grain < $1 + $2; grain += 128)); do
-        at_trims if=/dev/mapper/t of=$work/piece skip=$((trims_at + grain)) count=128 iflag=direct || return
-        if cmp -s $work/piece $work/zeros; then
-            at_trims if=/dev/zero of=$work/trims seek=$grain count=128 conv=notrunc
-        elif ! cmp -s $work/piece <(at_trims if=$work/trims skip=$grain count=128); then
-            echo "after a discard sectors $grain to $((grain + 128)) are neither zeros nor what they were"
+    local at grain
+    at_trims if=/dev/mapper/t of=$work/piece skip=$((trims_at + $1)) count="$2" iflag=direct || return
+    for ((at = 0; at < $2; at += 128)); do
+        zeros_or_before "$1" $at 128 && continue
+        for ((grain = at; grain < at + 128; grain += 8)); do
+            zeros_or_before "$1" $grain 8 && continue
+            echo "after a discard sectors $(($1 + grain)) to $(($1 + grain + 8)) are neither zeros nor what they were"
             return 1
-        fi
+        done
     done
+}
+
+zeros_or_before() { # SECTOR OFFSET COUNT
+    cmp -s -n $(($3 * 512)) -i $(($2 * 512)):$((($1 + $2) * 512)) $work/piece $work/trims && return
+    cmp -s -n $(($3 * 512)) -i $(($2 * 512)):0 $work/piece $work/zeros &&
+        at_trims if=/dev/zero of=$work/trims seek=$(($1 + $2)) count="$3" conv=notrunc
 }
 
 right_trims() {

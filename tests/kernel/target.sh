@@ -3,10 +3,10 @@
 # The kernel target against fio's verification, in a VM: with a small mapper over
 # block devices, ext4, XFS and tmpfs, killed, suspended, invalidated, resized.
 #
-# vm: --kernel 6.1 --timeout 1200 -- store:ext4 suspend death discard forget malformed limit fuzz
+# vm: --kernel 6.1 --timeout 1200 -- store:ext4 suspend death discard unaligned forget malformed limit fuzz
 # vm-long: --kernel 6.1 --timeout 2400
 # vm-long: --kernel 6.12 --timeout 2400
-# vm-long: --kernel debug --timeout 3000 -- store:ext4 suspend death discard forget malformed limit fuzz
+# vm-long: --kernel debug --timeout 3000 -- store:ext4 suspend death discard unaligned forget malformed limit fuzz
 set -uo pipefail
 # shellcheck source=tests/vm/lib.sh
 . "$(dirname "$0")/../vm/lib.sh"
@@ -207,17 +207,34 @@ has_forgotten() { # MORE-THAN
     [ "$(status_field 19)" -gt "$1" ]
 }
 
-# The map is made smaller all the time: over a budget, and as if memory were short.
-test_forget() {
-    local sectors=$((32 * 2048)) before
+# More writes at once, of less than a block, than there are workers: of those that wait for
+# the file none may keep the others' completions from being done.
+test_unaligned() {
+    local sectors=8192
     each_store ext4
     truncate -s $((sectors * 512)) "$store"
     head -c $((sectors * 512)) $work/base > $work/model
-    table_options="4 grain 1 map_memory 1024"
-    # No extent joins another; and a megabyte is more writes at once, of less than a block, than there are workers.
-    options=(--grain 1 --wide 8192)
+    options=(--grain 1)
+    table_options="2 grain 1"
     make_device --shuffle
-    check "forget: each sector is written" dd if=$work/model of=/dev/mapper/t bs=1M oflag=direct status=none
+    check "unaligned: each sector is written by itself" dd if=$work/model of=/dev/mapper/t bs=1M oflag=direct status=none
+    check "unaligned: and is where it belongs" cmp /dev/mapper/t $work/model
+    end_device
+    table_options=
+    end_store
+}
+
+# The map is made smaller all the time: over a budget, and as if memory were short.
+test_forget() {
+    local sectors=$((256 * 2048)) before
+    each_store ext4
+    truncate -s $((sectors * 512)) "$store"
+    cat $work/base $work/base > $work/model
+    table_options="4 grain 8 map_memory 1024"
+    # No extent joins another.
+    options=(--grain 8)
+    make_device --shuffle
+    check "forget: each grain is written" dd if=$work/model of=/dev/mapper/t bs=1M oflag=direct status=none
     check "forget: the map keeps to its budget" keeps_to_budget
     check "forget: what is asked again is right" cmp /dev/mapper/t $work/model
     check "forget: it still keeps to its budget" keeps_to_budget
@@ -233,6 +250,8 @@ test_forget() {
     end_device
 
     # First writes, of which the log is full most of the time.
+    sectors=$((32 * 2048))
+    rm -f $work/model
     empty_store
     options=(--grain 1 --wide 8192 --base "$work/base" --reads-zero)
     table_options="6 grain 1 map_memory 1024 log 64"
@@ -305,7 +324,7 @@ test_fuzz() {
 mkdir -p $work
 load_module
 dd if=/dev/urandom of=$work/base bs=1M count=128 status=none
-[ $# -gt 0 ] || set -- store:block store:ext4 store:xfs store:tmpfs suspend death discard forget malformed limit fuzz unload
+[ $# -gt 0 ] || set -- store:block store:ext4 store:xfs store:tmpfs suspend death discard unaligned forget malformed limit fuzz unload
 for name in "$@"; do
     case $name in
     store:*) test_store "${name#store:}" ;;
