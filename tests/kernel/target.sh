@@ -4,6 +4,7 @@
 # block devices, ext4, XFS and tmpfs, killed, suspended, invalidated, resized.
 #
 # vm: --kernel 6.1 --timeout 1200 -- store:ext4 suspend death discard unaligned forget malformed limit fuzz
+# vm: --kernel 6.12 --timeout 600 -- unaligned limit
 # vm-long: --kernel 6.1 --timeout 2400
 # vm-long: --kernel 6.12 --timeout 2400
 # vm-long: --kernel debug --timeout 3000 -- store:ext4 suspend death discard unaligned forget malformed limit fuzz
