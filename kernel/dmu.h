@@ -8,10 +8,12 @@
  *
  * A request (struct dmu_io) is a bio on its way. A hit goes through io.c at
  * once: look-up under RCU, a reference on the phase, off to the destination.
- * Most of what misses waits for the mapper from there on, too. All else goes to a worker, dmu_io_process(), which may cut the bio, and
- * either issues a piece or lets it wait on a miss (miss.c). A miss becomes a
- * fill (fill.c) when the mapper has given it a place. Mirrored writes, and what
- * may come back to the mapper, go by clones (legs.c).
+ * Most of what misses waits for the mapper from there on, too. All else goes
+ * to a worker, dmu_io_process(), which may cut the bio (pieces.c), and either
+ * issues a piece or lets it wait on a miss (miss.c). A miss becomes a fill
+ * (fill.c) when the mapper has given it a place. Mirrored writes, and what may
+ * come back to the mapper, go by clones (legs.c). What the map holds may be
+ * forgotten (shrink.c).
  *
  * Locks, outermost first: key->control (mutex: commands, destinations,
  * table), key->map_lock (mutex: updates of the map), key->lock (spinlock:

@@ -238,9 +238,11 @@ enum {
 	 * flags, destination, physical, pool, sequence (last change applied to
 	 * the metadata this was read from), discard, zeroes; for MIRROR also
 	 * destination2, physical2. A range on a destination is checked against
-	 * its size. A MAP whose sequence is older than the last INVALIDATE, or with map_memory than
-	 * the last COMMITTED, may be ignored: it could bring back what a change it does not know of has
-	 * replaced; the miss then comes again. The miss ends, and what waited is looked up again; send the
+	 * its size. A MAP whose sequence is older than the last INVALIDATE, or
+	 * with map_memory than the last COMMITTED, may be ignored: it could
+	 * bring back what a change it does not know of has replaced; the miss
+	 * then comes again. The miss ends, and what waited is looked up again;
+	 * send the
 	 * MAP of the asked region last when several answer one miss, only
 	 * it with the id.
 	 */
