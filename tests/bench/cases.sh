@@ -101,6 +101,17 @@ pattern_and_after() { # PATH DEPTH
 # Each of these is on a device all of which has been written: FUNCTION CASE DEVICE PATH.
 written=(null file loop linear-on-loop ours-raw ours-qcow ours-qcow2 ours-vmdk qemu-nbd qemu-storage-daemon thin)
 
+# What a first writer finds: nothing of it has a place. OPTIONS are of the disk's specification.
+fresh_ours() { # FORMAT [OPTIONS [CREATE-ARGUMENT...]]
+	xen-dmu create "$1:/vm/ours" --cluster-size 64k "${@:3}" ${size}M >/dev/null || trouble "create $1"
+	attach "$1${2:+;$2}:/vm/ours"
+}
+
+end_fresh() {
+	detach
+	rm /vm/ours
+}
+
 fill() { dd if=/dev/urandom of="$1" bs=1M count=$size oflag=direct status=none; } # DEVICE
 
 on_written() { # DEVICE FUNCTION CASE
@@ -208,7 +219,7 @@ case_extents() {
 }
 
 case_first-write() {
-	local depth
+	local depth format
 	for depth in 1 32; do
 		reserved_file raw
 		first_writes first-write file /vm/raw $depth
@@ -223,12 +234,13 @@ case_first-write() {
 		first_writes first-write qemu-nbd /dev/nbd0 $depth
 		end_nbd
 		rm /vm/q2
-		xen-dmu create qcow:/vm/q --cluster-size 64k ${size}M >/dev/null || trouble create
-		attach qcow:/vm/q
-		first_writes first-write ours-qcow /dev/mapper/ours $depth "$mapper_pid"
-		echo "# $(dmsetup status ours)"
-		detach
-		rm /vm/q
+		for format in qcow2 qcow vmdk; do
+			is_wanted ours-$format || continue
+			fresh_ours $format
+			first_writes first-write ours-$format /dev/mapper/ours $depth "$mapper_pid"
+			echo "# $(dmsetup status ours)"
+			end_fresh
+		done
 	done
 }
 
@@ -246,7 +258,7 @@ case_first-write-block() {
 }
 
 case_first-write-backing() {
-	local depth
+	local depth format
 	dd if=/dev/urandom of=/dev/nullb1 bs=1M count=$size oflag=direct status=none
 	for depth in 1 32; do
 		dd if=/dev/zero of=/dev/nullb2 bs=4k count=1 oflag=direct status=none
@@ -262,11 +274,13 @@ case_first-write-backing() {
 		first_writes first-write-backing qemu-nbd /dev/nbd0 $depth
 		end_nbd
 		rm /vm/q2
-		xen-dmu create qcow:/vm/q --cluster-size 64k --backing raw:/vm/base ${size}M >/dev/null || trouble create
-		attach "qcow;backing-format=raw:/vm/q"
-		first_writes first-write-backing ours-qcow /dev/mapper/ours $depth "$mapper_pid"
-		detach
-		rm /vm/q /vm/base
+		for format in qcow2 qcow; do
+			is_wanted ours-$format || continue
+			fresh_ours $format backing-format=raw --backing raw:/vm/base
+			first_writes first-write-backing ours-$format /dev/mapper/ours $depth "$mapper_pid"
+			end_fresh
+		done
+		rm /vm/base
 	done
 }
 
@@ -274,26 +288,30 @@ sequential() { # CASE DEVICE PATH RW
 	emit "$1" "$2" "$(fio_json "$3" --rw="$4" --bs=1M --iodepth=4 --size=${size}M | per_request)"
 }
 
+sequentials() { # DEVICE PATH
+	sequential sequential-first-write "$1" "$2" write
+	sequential sequential-write "$1" "$2" write
+	sequential sequential-read "$1" "$2" read
+}
+
 case_sequential() {
+	local format
+	reserved_file raw
+	sequentials file /vm/raw
+	rm /vm/raw
 	reserved_file raw
 	loop_on raw
-	sequential sequential-first-write loop "$loop" write
-	sequential sequential-write loop "$loop" write
-	sequential sequential-read loop "$loop" read
+	sequentials loop "$loop"
 	losetup -d "$loop"
 	rm /vm/raw
-	xen-dmu create qcow:/vm/q --cluster-size 64k ${size}M >/dev/null || trouble create
-	attach qcow:/vm/q
-	sequential sequential-first-write ours-qcow /dev/mapper/ours write
-	sequential sequential-write ours-qcow /dev/mapper/ours write
-	sequential sequential-read ours-qcow /dev/mapper/ours read
-	detach
-	rm /vm/q
+	for format in qcow2 qcow; do
+		fresh_ours $format
+		sequentials ours-$format /dev/mapper/ours
+		end_fresh
+	done
 	qemu-img create -q -f qcow2 /vm/q2 ${size}M
 	nbd_on -f qcow2 /vm/q2
-	sequential sequential-first-write qemu-nbd /dev/nbd0 write
-	sequential sequential-write qemu-nbd /dev/nbd0 write
-	sequential sequential-read qemu-nbd /dev/nbd0 read
+	sequentials qemu-nbd /dev/nbd0
 	end_nbd
 	rm /vm/q2
 }
@@ -307,9 +325,13 @@ fsyncs() { # DEVICE PATH
 }
 
 case_fsync() {
+	local format
 	reserved_file raw
 	fsyncs file /vm/raw
+	rm /vm/raw
+	reserved_file raw
 	loop_on raw
+	fsyncs loop "$loop"
 	losetup -d "$loop"
 	rm /vm/raw
 	qemu-img create -q -f qcow2 /vm/q2 ${size}M
@@ -317,24 +339,25 @@ case_fsync() {
 	fsyncs qemu-nbd /dev/nbd0
 	end_nbd
 	rm /vm/q2
-	xen-dmu create qcow:/vm/q --cluster-size 64k ${size}M >/dev/null || trouble create
-	attach qcow:/vm/q
-	fsyncs ours-qcow /dev/mapper/ours
-	detach
-	rm /vm/q
+	for format in qcow2 qcow; do
+		fresh_ours $format
+		fsyncs ours-$format /dev/mapper/ours
+		end_fresh
+	done
 }
 
 # How often a first reader of 512 MiB asks.
 case_cold-read() {
-	xen-dmu create qcow:/vm/q --cluster-size 64k 512M >/dev/null || trouble create
-	attach qcow:/vm/q
-	dd if=/dev/zero of=/dev/mapper/ours bs=1M count=512 oflag=direct status=none
-	detach
-	attach qcow:/vm/q
-	dd if=/dev/mapper/ours of=/dev/null bs=1M count=512 iflag=direct status=none
-	emit cold-read-misses ours-qcow "$(dmsetup status ours | awk '{ print $13 }')"
-	detach
-	rm /vm/q
+	local format size=512
+	for format in qcow2 qcow; do
+		fresh_ours $format
+		fill /dev/mapper/ours
+		detach
+		attach $format:/vm/ours
+		dd if=/dev/mapper/ours of=/dev/null bs=1M count=$size iflag=direct status=none
+		emit cold-read-misses ours-$format "$(dmsetup status ours | awk '{ print $13 }')"
+		end_fresh
+	done
 }
 
 for name in "$@"; do
