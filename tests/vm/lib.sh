@@ -93,7 +93,7 @@ guest_create() { # NAME DISKSPEC...
 		type = "pv"
 		kernel = "/guest/kernel"
 		ramdisk = "/guest/initrd"
-		extra = "console=hvc0 loglevel=1 mitigations=off panic=-1 ${GUEST_EXTRA:-}"
+		extra = "console=hvc0 loglevel=1 mitigations=off norandmaps panic=-1 ${GUEST_EXTRA:-}"
 		memory = ${GUEST_MEMORY:-256}
 		vcpus = ${GUEST_VCPUS:-1}
 		on_crash = "destroy"
