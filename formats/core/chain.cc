@@ -246,7 +246,7 @@ Mapping Chain::mapping_of(const Extent& extent, std::uint64_t end, unsigned laye
 
 // Appends all of need and what comes without further I/O, up to limit; where it ended.
 Result<std::uint64_t> Chain::resolve(unsigned layer, GuestRange need, Within within, std::vector<Mapping>& out) {
-    const auto extents = layers_[layer].image->look_up(need);
+    const auto extents = layers_[layer].image->look_up(need, within.ahead);
     if (!extents) return extents.error();
     auto at = need.start.bytes;
     for (const auto& extent : *extents) {
@@ -264,7 +264,7 @@ Result<std::uint64_t> Chain::resolve(unsigned layer, GuestRange need, Within wit
         if (at < lower_end) {
             if (at >= need.end()) return at;
             const auto lower_need = std::min(need.end(), lower_end);
-            const auto covered = resolve(layer + 1, {{at}, lower_need - at}, {lower_end, leasable}, out);
+            const auto covered = resolve(layer + 1, {{at}, lower_need - at}, {lower_end, leasable, within.ahead}, out);
             if (!covered) return covered;
             at = *covered;
             if (at < lower_end) return at;
@@ -275,9 +275,9 @@ Result<std::uint64_t> Chain::resolve(unsigned layer, GuestRange need, Within wit
     return at;
 }
 
-Result<std::vector<Mapping>> Chain::look_up(GuestRange range) {
+Result<std::vector<Mapping>> Chain::look_up(GuestRange range, LookAhead ahead) {
     std::vector<Mapping> out;
-    const auto covered = resolve(0, range, {top().info().virtual_size, true}, out);
+    const auto covered = resolve(0, range, {top().info().virtual_size, true, ahead}, out);
     if (!covered) return covered.error();
     return out;
 }

@@ -97,7 +97,7 @@ public:
     const Image& layer(unsigned index) const { return *layers_[index].image; }
 
     // As Image::look_up, through the layers.
-    Result<std::vector<Mapping>> look_up(GuestRange range);
+    Result<std::vector<Mapping>> look_up(GuestRange range, LookAhead ahead = LookAhead::table);
 
     // Guest bytes, whatever they lie in; for the stand-in, tools and tests.
     Status read(GuestOffset start, std::span<std::byte> into);
@@ -117,6 +117,7 @@ private:
     struct Within {
         std::uint64_t limit;
         bool leasable;
+        LookAhead ahead;
     };
     Result<std::uint64_t> resolve(unsigned layer, GuestRange need, Within within, std::vector<Mapping>& out);
     Mapping mapping_of(const Extent& extent, std::uint64_t end, unsigned layer, bool leasable) const;

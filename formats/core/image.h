@@ -139,6 +139,12 @@ enum class DataState {
     durable,  // synced already: commit() need not
 };
 
+// What a look-up costs is what it answers.
+enum class LookAhead {
+    table,  // as far as is known without further I/O: a whole L2 table
+    none,   // what comes anyway
+};
+
 class Image {
 public:
     virtual ~Image() = default;
@@ -148,11 +154,11 @@ public:
     // pointer keeps the place of a file that reserve() may yet make.
     virtual const std::vector<BlockFile*>& files() const = 0;
 
-    // What lies at range.start and on; at least all of range, and past it as far as
-    // is known without further I/O (a whole L2 table). Covers from range.start without
-    // holes, in order, never past the virtual size. Every extent is checked against
-    // header, metadata and the file's end: Code::corrupt otherwise.
-    virtual Result<std::vector<Extent>> look_up(GuestRange range) = 0;
+    // What lies at range.start and on; at least all of range, and past it as ahead says.
+    // Covers from range.start without holes, in order, never past the virtual size. Every
+    // extent is checked against header, metadata and the file's end: Code::corrupt otherwise.
+    virtual Result<std::vector<Extent>> look_up(GuestRange range, LookAhead ahead) = 0;
+    Result<std::vector<Extent>> look_up(GuestRange range) { return look_up(range, LookAhead::table); }
 
     // Content of a compressed extent, or of a part of it; one extent may be of several
     // grains. Never called for others. Optional.

@@ -154,29 +154,30 @@ Status QcowImage::append_table(const L2Table& table, std::uint64_t& at, std::uin
     return ok();
 }
 
-Result<std::vector<Extent>> QcowImage::look_up(GuestRange range) {
+Result<std::vector<Extent>> QcowImage::look_up(GuestRange range, LookAhead ahead) {
     if (range.length == 0 || range.start.bytes >= info_.virtual_size ||
         range.length > info_.virtual_size - range.start.bytes)
         return error(Code::invalid, "look-up past the end of the disk");
     std::vector<Extent> out;
+    const auto stop = ahead == LookAhead::none ? range.end() : info_.virtual_size;
     std::uint64_t at = range.start.bytes;
     while (at < range.end()) {
         const auto index = l1_index(at);
+        const auto end = std::min(table_end(index), stop);
         const auto table = load(index);
         if (!table) return table.error();
         if (*table != nullptr) {
-            auto done = append_table(**table, at, table_end(index), range.end(), out);
+            auto done = append_table(**table, at, end, range.end(), out);
             if (!done) return done.error();
         } else {
-            append(out, {{at}, table_end(index) - at, ExtentKind::unallocated, 0, {}, false});
-            at = table_end(index);
+            append(out, {{at}, end - at, ExtentKind::unallocated, 0, {}, false});
+            at = end;
         }
     }
     // What L1 says for nothing.
     const bool whole_tables = at == info_.virtual_size || at % (std::uint64_t{1} << header_.l2_shift()) == 0;
     if (whole_tables && out.back().kind == ExtentKind::unallocated) {
-        for (auto i = l1_index(at), last = i + look_ahead_tables; at < info_.virtual_size && i < last && !has_table(i);
-             i++) {
+        for (auto i = l1_index(at), last = i + look_ahead_tables; at < stop && i < last && !has_table(i); i++) {
             out.back().length += table_end(i) - at;
             at = table_end(i);
         }

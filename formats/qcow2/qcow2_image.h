@@ -48,7 +48,8 @@ public:
 
     const ImageInfo& info() const override { return info_; }
     const std::vector<BlockFile*>& files() const override { return files_; }
-    Result<std::vector<Extent>> look_up(GuestRange range) override;
+    using Image::look_up;
+    Result<std::vector<Extent>> look_up(GuestRange range, LookAhead ahead) override;
     Status read_compressed(GuestOffset start, std::span<std::byte> into) override;
     bool write_protected() const override { return protected_; }
     Status begin_writing() override;

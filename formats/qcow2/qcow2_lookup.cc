@@ -188,7 +188,7 @@ Status Qcow2Image::append_table(const L2Table& table, std::uint64_t& at, std::ui
     return ok();
 }
 
-Result<std::vector<Extent>> Qcow2Image::look_up(GuestRange range) {
+Result<std::vector<Extent>> Qcow2Image::look_up(GuestRange range, LookAhead ahead) {
     if (info_only_) return error(Code::invalid, "look-up in an image of which only the header was opened");
     if (range.length == 0 || range.start.bytes >= info_.virtual_size ||
         range.length > info_.virtual_size - range.start.bytes)
@@ -196,26 +196,27 @@ Result<std::vector<Extent>> Qcow2Image::look_up(GuestRange range) {
     std::vector<Extent> out;
     Extent nothing;
     nothing.leasable = !header_.has_data_file();
+    const auto stop = ahead == LookAhead::none ? range.end() : info_.virtual_size;
     std::uint64_t at = range.start.bytes;
     while (at < range.end()) {
         const auto index = l1_index(at);
+        const auto end = std::min(table_end(index), stop);
         const auto table = load(index);
         if (!table) return table.error();
         if (*table != nullptr) {
-            auto done = append_table(**table, at, table_end(index), range.end(), out);
+            auto done = append_table(**table, at, end, range.end(), out);
             if (!done) return done.error();
         } else {
             nothing.start = {at};
-            nothing.length = table_end(index) - at;
+            nothing.length = end - at;
             append(out, nothing);
-            at = table_end(index);
+            at = end;
         }
     }
     // What L1 says for nothing.
     const bool whole_tables = at == info_.virtual_size || at % (std::uint64_t{1} << header_.l2_shift()) == 0;
     if (whole_tables && out.back().kind == ExtentKind::unallocated) {
-        for (auto i = l1_index(at), last = i + look_ahead_tables; at < info_.virtual_size && i < last && !has_table(i);
-             i++) {
+        for (auto i = l1_index(at), last = i + look_ahead_tables; at < stop && i < last && !has_table(i); i++) {
             out.back().length += table_end(i) - at;
             at = table_end(i);
         }

@@ -25,7 +25,7 @@ public:
     const ImageInfo& info() const override { return info_; }
     const std::vector<BlockFile*>& files() const override { return files_; }
 
-    Result<std::vector<Extent>> look_up(GuestRange range) override {
+    Result<std::vector<Extent>> look_up(GuestRange range, LookAhead) override {
         if (range.length == 0 || range.start.bytes >= info_.virtual_size ||
             range.length > info_.virtual_size - range.start.bytes)
             return wrong(*file_, Code::invalid, "look-up past the end");

@@ -215,13 +215,12 @@ Result<GrainTable*> SparseExtent::load(std::uint64_t index) {
 // ------------------------------------------------------------- look-up ---
 
 // Up to the table's end; what is wrong past needed ends the answer before it.
-Status SparseExtent::append_table(const GrainTable& table, std::uint64_t& at, std::uint64_t needed, bool may_write,
-                                  std::vector<Extent>& out) {
-    const auto index = table_index(at);
-    const auto end = table_end(index), limit = limit_of(index);
+Status SparseExtent::append_table(const GrainTable& table, std::uint64_t& at, std::uint64_t end, std::uint64_t needed,
+                                  bool may_write, std::vector<Extent>& out) {
+    const auto limit = limit_of(table_index(at));
     while (at < end) {
         const auto entry = table.entries[entry_index(at)];
-        const auto stop = grain_end(at);
+        const auto stop = std::min(grain_end(at), end);
         Extent extent{{at}, stop - at, ExtentKind::unallocated, setup_.index, {}, false};
         if (entry == entry_zero) {
             extent.kind = ExtentKind::zero;
@@ -246,7 +245,8 @@ Status SparseExtent::append_table(const GrainTable& table, std::uint64_t& at, st
     return ok();
 }
 
-Status SparseExtent::look_up(GuestRange range, bool may_write, std::vector<Extent>& out) {
+Status SparseExtent::look_up(GuestRange range, LookAhead ahead, bool may_write, std::vector<Extent>& out) {
+    const auto stop_at = ahead == LookAhead::none ? range.end() : setup_.bytes;
     auto at = range.start.bytes;
     const auto append_none = [&](std::uint64_t end) {
         append_extent(out, {{at}, end - at, ExtentKind::unallocated, setup_.index, {}, false});
@@ -254,20 +254,20 @@ Status SparseExtent::look_up(GuestRange range, bool may_write, std::vector<Exten
     };
     while (at < range.end()) {
         const auto index = table_index(at);
+        const auto end = std::min(table_end(index), stop_at);
         const auto table = load(index);
         if (!table) return table.error();
         if (*table == nullptr) {
-            append_none(table_end(index));
+            append_none(end);
             continue;
         }
-        auto done = append_table(**table, at, range.end(), may_write, out);
+        auto done = append_table(**table, at, end, range.end(), may_write, out);
         if (!done) return done;
     }
     // What the directory says for nothing.
     const bool whole_tables = at % header_.table_covers() == 0;
     if (whole_tables && !out.empty() && out.back().kind == ExtentKind::unallocated)
-        for (auto i = table_index(at), last = i + look_ahead_tables; at < setup_.bytes && i < last && !has_table(i);
-             i++)
+        for (auto i = table_index(at), last = i + look_ahead_tables; at < stop_at && i < last && !has_table(i); i++)
             append_none(table_end(i));
     return ok();
 }

@@ -66,7 +66,7 @@ public:
     bool discards_to_zero() const { return header_.has_zeroed() || !setup_.has_parent; }
 
     // As Image's of the same name, appending to out. may_write: data in place.
-    Status look_up(GuestRange range, bool may_write, std::vector<Extent>& out);
+    Status look_up(GuestRange range, LookAhead ahead, bool may_write, std::vector<Extent>& out);
     Status read_compressed(std::uint64_t at, std::span<std::byte> into);
     // Space comes back only through recycle(): the caller calls it when no successor can be
     // told to apply again what freed the space.
@@ -116,8 +116,8 @@ private:
     std::string fault_of_data(std::uint64_t host, std::uint64_t bytes, std::uint64_t limit) const;
     bool is_over_fixed(std::uint64_t start, std::uint64_t end) const;
     bool is_over_table(std::uint64_t start, std::uint64_t end) const;
-    Status append_table(const GrainTable& table, std::uint64_t& at, std::uint64_t needed, bool may_write,
-                        std::vector<Extent>& out);
+    Status append_table(const GrainTable& table, std::uint64_t& at, std::uint64_t end, std::uint64_t needed,
+                        bool may_write, std::vector<Extent>& out);
 
     // Compressed grains (compressed_grain.cc)
     Status inflate_grain(std::uint64_t at);

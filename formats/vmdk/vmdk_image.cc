@@ -14,7 +14,7 @@ VmdkImage::Piece* VmdkImage::find(std::uint64_t at) {
     return &*std::prev(after);
 }
 
-Result<std::vector<Extent>> VmdkImage::look_up(GuestRange range) {
+Result<std::vector<Extent>> VmdkImage::look_up(GuestRange range, LookAhead ahead) {
     if (range.length == 0 || range.start.bytes >= info_.virtual_size ||
         range.length > info_.virtual_size - range.start.bytes)
         return error(Code::invalid, "look-up past the end of the disk");
@@ -29,7 +29,7 @@ Result<std::vector<Extent>> VmdkImage::look_up(GuestRange range) {
         const auto end = std::min(range.end(), piece->end());
         if (piece->sparse) {
             std::vector<Extent> part;
-            auto done = piece->sparse->look_up({{at - piece->start}, end - at}, may_write, part);
+            auto done = piece->sparse->look_up({{at - piece->start}, end - at}, ahead, may_write, part);
             if (!done) return done.error();
             for (auto extent : part) {
                 extent.start.bytes += piece->start;

@@ -7,6 +7,7 @@
 // DIRECTORY is on tmpfs, where a file may be larger than what the map can name.
 #include <fcntl.h>
 #include <poll.h>
+#include <sys/ioctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -150,6 +151,40 @@ void refuse_answers(int device) {
     verdict(next_event(DMU_EV_CHANGED).kind == DMU_KIND_LOST, "a place for a miss that is gone is lost", "it is not");
 }
 
+bool ended_soon(pid_t child) {
+    int status = -1;
+    for (int tries = 0; tries < 200; tries++) {
+        if (waitpid(child, &status, WNOHANG) == child) return status == 0;
+        usleep(100000);
+    }
+    return false;
+}
+
+// Of a request one part is mapped and another misses: a drain does not wait for the answer.
+void drain_before_an_answer(int device, const std::string& path) {
+    static char data[2 * grain * 512] __attribute__((aligned(4096)));
+    constexpr uint64_t known = hole_start + 4 * grain;
+    constexpr uint32_t another = 8;
+    static_assert(known + 2 * grain <= hole_stop);
+    dmu_command command;
+    dmu_cmd_map_linear(&command, 0, known, grain, disk, known, DMU_MAP_WRITABLE);
+    apply("MAP of the first part", command);
+    const int fd = open(path.c_str(), O_RDWR | O_CLOEXEC);
+    must(path, dmu_destination_add(channel, another, fd, 0, 0, nullptr));
+    close(fd);
+    const pid_t reader = start([&] { return pread(device, data, sizeof(data), known * 512) == long(sizeof(data)); });
+    const dmu_event miss = next_event(DMU_EV_MISS);
+    verdict(miss.start == known + grain, "the second part of a request misses", std::to_string(miss.start));
+    const pid_t remover = start([] {
+        uint32_t number = another;
+        return ioctl(dmu_fd(channel), DMU_DEST_REMOVE, &number) == 0;
+    });
+    verdict(ended_soon(remover), "a drain does not wait for what a miss is answered", "it does");
+    dmu_cmd_map_linear(&command, miss.id, miss.start, miss.length, disk, miss.start, DMU_MAP_WRITABLE);
+    apply("MAP of the second part", command);
+    verdict(ended_well(reader), "and the request ends well", "it does not");
+}
+
 void set_up(const std::string& key, const std::string& disk_path, const std::string& file) {
     must("attach", dmu_attach(key.c_str(), DMU_ATTACH_CREATE, &channel));
     const auto give = [&](uint32_t number, const std::string& path, int mode, uint32_t flags) {
@@ -190,6 +225,7 @@ int main(int argc, char** argv) {
     refuse_ioctls(key, device, directory + "/file", directory);
     refuse_answers(fd);
     take_good_ones();
+    drain_before_an_answer(fd, directory + "/file");
     close(fd);
     return 0;
 }

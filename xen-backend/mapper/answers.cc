@@ -31,13 +31,14 @@ void Answers::answer(const dmu_event& miss, std::uint64_t sequence) {
     const bool writes = miss.op == DMU_OP_WRITE || miss.op == DMU_OP_ZERO;
     if (writes && !frozen_ && !facts_.read_only && chain_.top().write_protected() && !begin_writing(miss)) return;
     GuestRange range{{miss.start * sector_size}, miss.length * sector_size};
-    auto found = look_up_mappable(range);
+    const LookAhead ahead = wants_ahead(miss, range) ? LookAhead::table : LookAhead::none;
+    auto found = look_up_mappable(range, ahead);
     if (found && found->end == range.start.bytes) {
         deferred_.push_back(miss);
     } else if (found) {
         // What there was no slot for misses again.
         range.length = found->end - range.start.bytes;
-        answer_known(miss, range, found->mappings, sequence);
+        answer_known(miss, range, ahead, found->mappings, sequence);
     } else if (found.error().code == Code::corrupt) {
         answer_damaged(miss, range, sequence, found.error());
     } else {
@@ -61,8 +62,8 @@ bool Answers::begin_writing(const dmu_event& miss) {
     return true;
 }
 
-Result<std::vector<Mapping>> Answers::look_up(GuestRange range) {
-    auto found = chain_.look_up(range);
+Result<std::vector<Mapping>> Answers::look_up(GuestRange range, LookAhead ahead) {
+    auto found = chain_.look_up(range, ahead);
     if (!found) return found;
     for (const Mapping& mapping : *found) {
         bool lies = mapping.kind == MappingKind::linear || mapping.kind == MappingKind::cow;
@@ -75,8 +76,8 @@ Result<std::vector<Mapping>> Answers::look_up(GuestRange range) {
     return found;
 }
 
-Result<Scratch::Ready> Answers::look_up_mappable(GuestRange range) {
-    auto found = look_up(range);
+Result<Scratch::Ready> Answers::look_up_mappable(GuestRange range, LookAhead ahead) {
+    auto found = look_up(range, ahead);
     if (!found) return found.error();
     return scratch_.resolve(*found, range);
 }
@@ -91,12 +92,12 @@ void Answers::go_on(std::uint64_t sequence) {
     deferred_.insert(deferred_.end(), again.begin(), again.end());
 }
 
-void Answers::answer_known(const dmu_event& miss, GuestRange range, const std::vector<Mapping>& found,
+void Answers::answer_known(const dmu_event& miss, GuestRange range, LookAhead look, const std::vector<Mapping>& found,
                            std::uint64_t sequence) {
     const std::uint64_t device_end = facts_.sectors * sector_size;
     std::vector<dmu_command> asked;
     std::uint64_t to_place = 0;  // bytes from range.start that need a place
-    std::size_t ahead = wants_ahead(miss, range) ? 0 : ahead_limit;
+    std::size_t ahead = look == LookAhead::table ? 0 : ahead_limit;
     for (const Mapping& mapping : found) {
         std::uint64_t end = mapping.start.bytes + mapping.length;
         if (mapping.start.bytes < range.end()) {
@@ -238,7 +239,7 @@ std::vector<dmu_command> Answers::look_up_around_damage(GuestRange range, std::u
     const std::uint64_t grain = static_cast<std::uint64_t>(facts_.grain) * sector_size;
     for (std::uint64_t at = range.start.bytes; at < range.end();) {
         std::uint64_t end = std::min(align_down(at, grain) + grain, range.end());
-        auto found = look_up_mappable({{at}, end - at});
+        auto found = look_up_mappable({{at}, end - at}, LookAhead::none);
         if (!found) {
             commands.push_back(error_map({{at}, end - at}, sequence));
         } else {

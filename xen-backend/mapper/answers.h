@@ -49,15 +49,15 @@ public:
     void end_batch() { ahead_start_ = ahead_end_ = 0; }
 
 private:
-    Result<std::vector<Mapping>> look_up(GuestRange range);
+    Result<std::vector<Mapping>> look_up(GuestRange range, LookAhead ahead);
     // The same without opaque ones; end: how far it goes.
-    Result<Scratch::Ready> look_up_mappable(GuestRange range);
+    Result<Scratch::Ready> look_up_mappable(GuestRange range, LookAhead ahead);
     // As that, grain by grain, what is corrupt as an ERROR extent.
     std::vector<dmu_command> look_up_around_damage(GuestRange range, std::uint64_t sequence);
     dmu_command to_map(const Mapping& mapping, std::uint64_t sequence) const;
     dmu_command error_map(GuestRange range, std::uint64_t sequence) const;
     void answer_damaged(const dmu_event& miss, GuestRange range, std::uint64_t sequence, const Error& error);
-    void answer_known(const dmu_event& miss, GuestRange range, const std::vector<Mapping>& found,
+    void answer_known(const dmu_event& miss, GuestRange range, LookAhead look, const std::vector<Mapping>& found,
                       std::uint64_t sequence);
     bool wants_ahead(const dmu_event& miss, GuestRange range);
     void place(const dmu_event& miss, GuestRange range);

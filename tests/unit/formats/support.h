@@ -181,6 +181,25 @@ inline std::string joined(const std::vector<std::string>& lines) {
     return text;
 }
 
+// Who asks for no more than a range is told the same of it.
+inline ::testing::AssertionResult is_same_alone(Chain& chain, GuestRange range) {
+    const auto all = chain.look_up(range), alone = chain.look_up(range, LookAhead::none);
+    if (!all || !alone) return ::testing::AssertionFailure() << (all ? alone : all).error().message;
+    auto end = range.start.bytes;
+    for (std::size_t i = 0; i < alone->size(); i++) {
+        if (i >= all->size()) return ::testing::AssertionFailure() << "there are more mappings";
+        const auto &one = (*alone)[i], &other = (*all)[i];
+        const auto length = std::min(other.length, range.end() - other.start.bytes);
+        if (one.start != other.start || one.length != length || one.kind != other.kind || one.layer != other.layer ||
+            one.file != other.file || one.host != other.host || one.writable != other.writable ||
+            one.leasable != other.leasable)
+            return ::testing::AssertionFailure() << "mapping " << i << " at " << one.start.bytes;
+        end = one.start.bytes + one.length;
+    }
+    if (end != range.end()) return ::testing::AssertionFailure() << "it ends at " << end << ", not " << range.end();
+    return ::testing::AssertionSuccess();
+}
+
 // No corruption in an image in memory.
 inline ::testing::AssertionResult is_sound(const Result<CheckReport>& report) {
     if (!report) return ::testing::AssertionFailure() << report.error().message;

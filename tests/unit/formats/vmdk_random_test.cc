@@ -69,6 +69,7 @@ protected:
         ASSERT_OK(target_->read({offset}, seen));
         ASSERT_TRUE(std::equal(seen.begin(), seen.end(), model_.begin() + static_cast<std::ptrdiff_t>(offset)))
             << offset;
+        ASSERT_TRUE(is_same_alone(*chain_, {{offset}, seen.size()})) << offset;
     }
     void step() {
         const auto kind = random_() % 22;
