@@ -37,7 +37,8 @@ Result<std::vector<Extent>> VmdkImage::look_up(GuestRange range, LookAhead ahead
                 append_extent(out, extent);
             }
         } else {
-            Extent extent{{at}, piece->end() - at, ExtentKind::zero, 0, {}, false};
+            const auto stop = ahead == LookAhead::none ? end : piece->end();
+            Extent extent{{at}, stop - at, ExtentKind::zero, 0, {}, false};
             extent.leasable = false;
             if (piece->is_late) extent.kind = ExtentKind::unallocated;
             if (piece->is_flat) {
