@@ -38,10 +38,15 @@ failed=0
 
 modprobe -a loop dm-mod dm-userspace nbd || exit 1
 modprobe null_blk nr_devices=3 gb=4 memory_backed=1 irqmode=2 completion_nsec=1 queue_mode=2 || exit 1
+# Their memory is there before anybody's figure would have it in.
+fill_bare() { dd if=/dev/zero of="$1" bs=1M count="$2" oflag=direct status=none; } # DEVICE MIB
+fill_bare /dev/nullb0 768
+fill_bare /dev/nullb1 $((size * 2))
+fill_bare /dev/nullb2 $((size * 2))
 mkdir -p /vm
 case $fs in
-ext4) mke2fs -q -F -t ext4 -E lazy_itable_init=0,lazy_journal_init=0 /dev/nullb0 || exit 1 ;;
-xfs) mkfs.xfs -q -f /dev/nullb0 || exit 1 ;;
+ext4) mke2fs -q -F -t ext4 -E nodiscard,lazy_itable_init=0,lazy_journal_init=0 /dev/nullb0 || exit 1 ;;
+xfs) mkfs.xfs -q -f -K /dev/nullb0 || exit 1 ;;
 esac
 mount /dev/nullb0 /vm || exit 1
 : >$figures
