@@ -214,7 +214,7 @@ Result<GrainTable*> SparseExtent::load(std::uint64_t index) {
 
 // ------------------------------------------------------------- look-up ---
 
-// Up to the table's end; what is wrong past needed ends the answer before it.
+// Up to end, within the table; what is wrong past needed ends the answer before it.
 Status SparseExtent::append_table(const GrainTable& table, std::uint64_t& at, std::uint64_t end, std::uint64_t needed,
                                   bool may_write, std::vector<Extent>& out) {
     const auto limit = limit_of(table_index(at));
