@@ -170,6 +170,22 @@ static bool has_stack(void)
 }
 
 /*
+ * A file system above us may be of the same type as the one below, and its locks be held:
+ * what keeps them apart is the order of the devices, of which lockdep knows nothing.
+ */
+static void submit_inline(struct dmu_io *io)
+{
+	/* dm's own is one. */
+	bool locks = lockdep_depth(current) > 1;
+
+	if (locks)
+		lockdep_off();
+	submit(io, IOCB_NOWAIT);
+	if (locks)
+		lockdep_on();
+}
+
+/*
  * From ->map: false where it might block for long. IOCB_NOWAIT does not keep a
  * file system from reading its own metadata and waiting for it (ext4: a block
  * of the extent tree): its bios start at once, for on the submitter's list they
@@ -199,7 +215,7 @@ int dmu_file_try(struct dmu_io *io)
 		return false;
 	flags = memalloc_noio_save();
 	current->bio_list = NULL;
-	submit(io, IOCB_NOWAIT);
+	submit_inline(io);
 	current->bio_list = list;
 	memalloc_noio_restore(flags);
 	return true;
