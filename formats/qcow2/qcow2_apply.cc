@@ -45,7 +45,8 @@ Result<std::uint64_t> Qcow2Image::same_kind_end(std::uint64_t start, std::uint64
 
 Result<Place> Qcow2Image::reserve_fixed(std::uint64_t start, std::uint64_t end, std::uint64_t host) {
     const auto fault = fault_of_cluster(host);
-    if (!fault.empty()) return corrupt("the place kept for guest byte " + std::to_string(start) + " " + fault);
+    if (!fault.empty())
+        return corrupt("the place kept for guest byte " + std::to_string(start) + " " + std::string(fault));
     const auto kept_end = same_kind_end(start, end, host);
     if (!kept_end) return kept_end.error();
     auto length = cluster_bytes();
@@ -113,9 +114,9 @@ Status Qcow2Image::check_change(const Change& change) {
 
 // A place that reserve() gave out, of this instance or of one before.
 Status Qcow2Image::check_host(const Change& change) {
-    const auto refuse = [&](std::uint64_t host, const std::string& why) {
+    const auto refuse = [&](std::uint64_t host, std::string_view why) {
         return error(Code::invalid, "a change names byte " + std::to_string(host) + " of file " +
-                                        std::to_string(change.file) + ", which " + why);
+                                        std::to_string(change.file) + ", which " + std::string(why));
     };
     if (change.file >= files_.size()) return refuse(change.host.bytes, "there is not");
     if (data_file_) {

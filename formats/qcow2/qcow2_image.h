@@ -22,6 +22,7 @@
 
 #include <map>
 #include <set>
+#include <string_view>
 
 #include "formats/core/image.h"
 #include "formats/core/table_cache.h"
@@ -116,8 +117,8 @@ private:
 
     // Look-up (qcow2_lookup.cc). nullptr: there is no table, all of it is unallocated.
     Result<L2Table*> load(std::uint64_t index);
-    std::string fault_of_cluster(std::uint64_t host) const;
-    std::string fault_of(const Entry& entry, std::uint64_t guest) const;
+    std::string_view fault_of_cluster(std::uint64_t host) const;
+    std::string_view fault_of(const Entry& entry, std::uint64_t guest) const;
     void append(std::vector<Extent>& out, Extent extent) const;
     void append_data(Extent extent, std::vector<Extent>& out) const;
     void append_cluster(const Entry& entry, std::uint64_t start, std::uint64_t end, std::vector<Extent>& out) const;

@@ -77,7 +77,7 @@ Status Qcow2Image::give_back(const Place& unused) {
     const auto first = unused.host.bytes >> header_.cluster_bits, count = unused.length >> header_.cluster_bits;
     for (std::uint64_t i = 0; i < count; i++) {
         const auto host = unused.host.bytes + (i << header_.cluster_bits);
-        auto fault = fault_of_cluster(host);
+        std::string fault(fault_of_cluster(host));
         if (fault.empty()) {
             const auto references = refcounts_.get(first + i);
             if (!references) return references.error();

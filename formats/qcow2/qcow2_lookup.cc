@@ -44,7 +44,7 @@ Result<L2Table*> Qcow2Image::load(std::uint64_t index) {
 
 // ------------------------------------------------------------- checking ---
 
-std::string Qcow2Image::fault_of_cluster(std::uint64_t host) const {
+std::string_view Qcow2Image::fault_of_cluster(std::uint64_t host) const {
     if (host % cluster_bytes() != 0) return "is not aligned to clusters";
     const auto end = writable_ ? allocator_.end() << header_.cluster_bits
                                : align_up(file_bytes_, file_->fixed_size() ? sector_size : cluster_bytes());
@@ -54,7 +54,7 @@ std::string Qcow2Image::fault_of_cluster(std::uint64_t host) const {
 }
 
 // Why an entry can't be; empty: it can.
-std::string Qcow2Image::fault_of(const Entry& entry, std::uint64_t guest) const {
+std::string_view Qcow2Image::fault_of(const Entry& entry, std::uint64_t guest) const {
     if (entry.compressed()) {
         if (header_.has_data_file()) return "is compressed, in an external data file";
         const auto place = compressed_place(header_, entry.word);
@@ -179,7 +179,7 @@ Status Qcow2Image::append_table(const L2Table& table, std::uint64_t& at, std::ui
         if (!fault.empty()) {
             if (at >= needed) return ok();
             return corrupt("the cluster of guest byte " + std::to_string(guest) + " at byte " +
-                           std::to_string(entry.offset()) + " " + fault);
+                           std::to_string(entry.offset()) + " " + std::string(fault));
         }
         const auto cluster_end = std::min(guest + cluster_bytes(), end);
         append_cluster(entry, at, cluster_end, out);
@@ -244,7 +244,8 @@ Status Qcow2Image::read_compressed(GuestOffset start, std::span<std::byte> into)
                 return error(Code::invalid,
                              "the cluster of guest byte " + std::to_string(guest) + " is not compressed");
             if (const auto fault = fault_of(*entry, guest); !fault.empty())
-                return corrupt("the compressed cluster of guest byte " + std::to_string(guest) + " " + fault);
+                return corrupt("the compressed cluster of guest byte " + std::to_string(guest) + " " +
+                               std::string(fault));
             const auto place = compressed_place(header_, entry->word);
             std::vector<std::byte> raw(place.bytes);
             auto done = file_->read(place.offset, raw);

@@ -161,7 +161,8 @@ Status Qcow2Image::count_table(std::uint64_t index, std::uint64_t& bytes) {
         const auto guest = (std::uint64_t{index} << header_.l2_shift()) + ((i / step) << header_.cluster_bits);
         const auto who = [&] { return "the cluster of guest byte " + std::to_string(guest); };
         if (!known) {
-            if (const auto fault = fault_of(entry, guest); !fault.empty()) return corrupt(who() + " " + fault);
+            if (const auto fault = fault_of(entry, guest); !fault.empty())
+                return corrupt(who() + " " + std::string(fault));
             const auto place = entry.compressed() ? compressed_place(header_, entry.word)
                                                   : CompressedPlace{entry.offset(), cluster_bytes()};
             if (place.offset != 0 && rebuild_->is_old(place.offset >> header_.cluster_bits)) {

@@ -40,7 +40,7 @@ Status Qcow2Image::end_of_disk_for_growth() {
     const auto entry = entry_at(guest);
     if (!entry) return entry.error();
     if (const auto fault = fault_of(*entry, guest); !fault.empty())
-        return corrupt("the last cluster of the disk " + fault);
+        return corrupt("the last cluster of the disk " + std::string(fault));
     const auto kind = kind_of(header_, *entry);
     if (kind == ClusterKind::zero || kind == ClusterKind::zero_allocated) return ok();
     if (kind == ClusterKind::unallocated && header_.backing.empty()) return ok();
