@@ -86,13 +86,19 @@ first_writes() { # CASE DEVICE PATH DEPTH [MAPPER-PID]
 	emit "$1-$4" "$2" "$value"
 }
 
-# A quarter, then the rest, each with what is to be done afterwards.
+# An eighth for what only the first ones find; then a few, and then the rest, each with
+# what is to be done afterwards.
 first_writes_counted() { # CASE DEVICE PATH DEPTH
-	local part
-	for part in 4 1; do
-		awk -v n=$((requests / 4)) -v first=$part '
-			/ write / { if ((first > 1) != (++count <= n)) next } { print }' /tmp/pattern >/tmp/part
-		counted "$1-$4" "$2" "$(grep -c ' write ' /tmp/part)" pattern_and_after "$3" "$4"
+	local from to
+	for from in 0 1 2; do
+		to=$((from < 2 ? from + 1 : 8))
+		awk -v from=$((requests * from / 8)) -v to=$((requests * to / 8)) '
+			/ write / && (n++ < from || n > to) { next } { print }' /tmp/pattern >/tmp/part
+		if [ "$from" = 0 ]; then
+			pattern_and_after "$3" "$4" >/dev/null
+		else
+			counted "$1-$4" "$2" "$(grep -c ' write ' /tmp/part)" pattern_and_after "$3" "$4"
+		fi
 	done
 }
 pattern_and_after() { # PATH DEPTH
