@@ -8,6 +8,7 @@ int dmu_map_init(struct dmu_map *map)
 
 	map->extents = 0;
 	map->nodes = 0;
+	map->spares = (struct dmu_map_spares){};
 	map->scratch = dmu_map_alloc(sizeof(*map->scratch), GFP_KERNEL);
 	root = new_node(map, 0, GFP_KERNEL);
 	if (!root || !map->scratch) {
@@ -35,12 +36,26 @@ static void free_tree(struct dmu_map *map, struct dmu_map_node *node, bool reade
 		drop_node(map, node);
 }
 
+unsigned int dmu_map_free_spares(struct dmu_map *map)
+{
+	struct dmu_map_node *node = map->spares.first, *next;
+	unsigned int count = map->spares.count;
+
+	for (; node; node = next) {
+		next = node->next;
+		dmu_map_free_later(node);
+	}
+	map->spares = (struct dmu_map_spares){};
+	return count;
+}
+
 void dmu_map_destroy(struct dmu_map *map)
 {
 	struct dmu_map_node *root = dmu_map_follow(map->root);
 
 	if (root)
 		free_tree(map, root, false);
+	dmu_map_free_spares(map);
 	dmu_map_publish(map->root, (struct dmu_map_node *)NULL);
 	dmu_map_free_now(map->scratch);
 	map->scratch = NULL;

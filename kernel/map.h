@@ -48,11 +48,18 @@ static inline u64 dmu_value_after(u64 value, u64 sectors)
 struct dmu_map_node;
 struct dmu_map_scratch;
 
+/* Nodes that are no longer in the map: to be used again once no reader can see them. */
+struct dmu_map_spares {
+	struct dmu_map_node *first, *last;	/* the oldest first */
+	unsigned int count;
+};
+
 struct dmu_map {
 	struct dmu_map_node __rcu *root;
 	struct dmu_map_scratch *scratch;	/* the updater's */
+	struct dmu_map_spares spares;		/* so are these */
 	u64 extents;		/* break points with a value */
-	u64 nodes;
+	u64 nodes;		/* without the spares */
 };
 
 /* 0 or -ENOMEM. */
@@ -90,6 +97,9 @@ int dmu_map_clear(struct dmu_map *map, gfp_t gfp);
  */
 #define DMU_MAP_FORGET_LEAVES	32
 int dmu_map_forget(struct dmu_map *map, u64 start, u64 end, u64 grain, u64 *done, gfp_t gfp);
+
+/* Gives back what is kept for updates to come, 512 KiB at most, and says how many nodes. By the updater, anywhere. */
+unsigned int dmu_map_free_spares(struct dmu_map *map);
 
 #define DMU_MAP_NODE_BYTES	2048
 u64 dmu_map_bytes(const struct dmu_map *map);

@@ -16,6 +16,10 @@
 #define dmu_map_alloc(size, gfp)	kmalloc(size, gfp)
 #define dmu_map_free_later(node)	kfree_rcu(node, rcu)
 #define dmu_map_free_now(node)		kfree(node)
+/* Readers who are there now are gone when the state is over; state_begin() sees to it that it ends. */
+#define dmu_map_state()			get_state_synchronize_rcu()
+#define dmu_map_state_begin()		start_poll_synchronize_rcu()
+#define dmu_map_is_unseen(state)	poll_state_synchronize_rcu(state)
 /* The updater holds its lock, a reader RCU: both may follow a pointer. */
 #define dmu_map_follow(pointer)		rcu_dereference_check(pointer, 1)
 #define dmu_map_publish(slot, node)	rcu_assign_pointer(slot, node)
@@ -41,14 +45,21 @@ struct rcu_head {
 #define dmu_map_alloc(size, gfp)	((void)(gfp), dmu_map_test_alloc(size))
 #define dmu_map_free_later(node)	free(node)
 #define dmu_map_free_now(node)		free(node)
+#define dmu_map_state()			0ul
+#define dmu_map_state_begin()		0ul
+#define dmu_map_is_unseen(state)	(!(state) && dmu_map_test_fail_after < 0)
 #define dmu_map_follow(pointer)		(pointer)
 #define dmu_map_publish(slot, node)	((slot) = (node))
 
 /* Tests make allocations fail with it; where they don't, it is malloc(). */
 #ifdef __cplusplus
-extern "C"
+extern "C" {
 #endif
+extern long dmu_map_test_fail_after;	/* this many succeed, and nothing is kept; -1: all */
 void *dmu_map_test_alloc(size_t size);
+#ifdef __cplusplus
+}
+#endif
 
 #endif /* __KERNEL__ */
 #endif /* DMU_MAP_ENV_H */

@@ -20,7 +20,13 @@
 #define NO_END		(~0ull)
 
 struct dmu_map_node {
-	struct rcu_head rcu;
+	union {
+		struct rcu_head rcu;
+		struct {			/* a spare */
+			struct dmu_map_node *next;
+			unsigned long since;	/* a state of RCU */
+		};
+	};
 	u16 count;
 	u16 level;		/* 0: a leaf */
 	u64 key[NODE_ENTRIES];
@@ -53,10 +59,47 @@ struct dmu_map_scratch {
 	struct draft work;
 };
 
+#define SPARES_MOST	256	/* what some grace periods of first writes leave behind */
+#define SPARES_A_STATE	16
+
+/* NULL: none that all readers are done with. */
+static inline struct dmu_map_node *take_spare(struct dmu_map_spares *spares)
+{
+	struct dmu_map_node *node = spares->first;
+
+	if (!node || !dmu_map_is_unseen(node->since))
+		return NULL;
+	spares->first = node->next;
+	spares->count--;
+	return node;
+}
+
+/*
+ * Each first write makes a leaf anew: to free and to allocate it costs more than all
+ * the rest, as many kernels clear what they allocate, and nothing is freed at once.
+ */
+static inline bool keep_spare(struct dmu_map_spares *spares, struct dmu_map_node *node)
+{
+	if (spares->count >= SPARES_MOST)
+		return false;
+	/* For all to be unseen one day it is enough to ask for it now and then. */
+	node->since = spares->count % SPARES_A_STATE ? dmu_map_state() : dmu_map_state_begin();
+	node->next = NULL;
+	if (spares->first)
+		spares->last->next = node;
+	else
+		spares->first = node;
+	spares->last = node;
+	spares->count++;
+	return true;
+}
+
 static inline struct dmu_map_node *new_node(struct dmu_map *map, unsigned int level, gfp_t gfp)
 {
-	struct dmu_map_node *node = dmu_map_alloc(DMU_MAP_NODE_BYTES, gfp);
+	struct dmu_map_node *node = take_spare(&map->spares);
 
+	if (!node)
+		node = dmu_map_alloc(DMU_MAP_NODE_BYTES, gfp);
 	if (!node)
 		return NULL;
 	node->count = 0;
@@ -78,7 +121,8 @@ static inline void drop_node(struct dmu_map *map, struct dmu_map_node *node)
 static inline void retire_node(struct dmu_map *map, struct dmu_map_node *node)
 {
 	map->nodes--;
-	dmu_map_free_later(node);
+	if (!keep_spare(&map->spares, node))
+		dmu_map_free_later(node);
 }
 
 static inline unsigned int entry_step(const struct dmu_map_node *node, u64 sector, unsigned int i, unsigned int step)

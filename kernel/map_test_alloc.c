@@ -2,7 +2,7 @@
 /* The extent map's allocator in userspace; not part of the module. */
 #include "map_env.h"
 
-long dmu_map_test_fail_after = -1;	/* this many allocations succeed; -1: all */
+long dmu_map_test_fail_after = -1;
 
 void *dmu_map_test_alloc(size_t size)
 {

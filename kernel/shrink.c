@@ -200,7 +200,7 @@ static u64 spare_nodes(const struct dmu_key *key)
 
 static void count_key(struct dmu_key *key, void *data)
 {
-	*(u64 *)data += spare_nodes(key);
+	*(u64 *)data += spare_nodes(key) + READ_ONCE(key->map.spares.count);
 }
 
 struct scan {
@@ -215,13 +215,19 @@ static void scan_key(struct dmu_key *key, void *data)
 	struct scan *scan = data;
 	bool wrapped = false;
 
-	if (!spare || scan->freed >= scan->wanted || !mutex_trylock(&key->map_lock))
+	if (!spare && !READ_ONCE(key->map.spares.count))
 		return;
-	before = key->map.nodes;
-	nodes = min(scan->wanted - scan->freed, spare);
-	go_round(key, before > nodes ? before - nodes : 0, key->shrink.hand, &wrapped, nodes + STEPS_AT_ONCE);
-	if (key->map.nodes < before)
-		scan->freed += before - key->map.nodes;
+	if (scan->freed >= scan->wanted || !mutex_trylock(&key->map_lock))
+		return;
+	scan->freed += dmu_map_free_spares(&key->map);
+	if (spare && scan->freed < scan->wanted) {
+		before = key->map.nodes;
+		nodes = min(scan->wanted - scan->freed, spare);
+		go_round(key, before > nodes ? before - nodes : 0, key->shrink.hand, &wrapped, nodes + STEPS_AT_ONCE);
+		if (key->map.nodes < before)
+			scan->freed += before - key->map.nodes;
+		dmu_map_free_spares(&key->map);
+	}
 	mutex_unlock(&key->map_lock);
 }
 

@@ -27,6 +27,15 @@ static void map_sectors(struct rig *rig, u64 start, u64 stop)
 	rig_settle(rig);
 }
 
+/* Of the map itself: what it keeps for updates is given back before. */
+static u64 shrinkable(struct rig *rig)
+{
+	mutex_lock(&rig->key->map_lock);
+	dmu_map_free_spares(&rig->key->map);
+	mutex_unlock(&rig->key->map_lock);
+	return dmu_shrink_count();
+}
+
 /* As much as can be; everywhere, not where the last one stopped. */
 static u64 shrink(struct rig *rig)
 {
@@ -34,7 +43,29 @@ static u64 shrink(struct rig *rig)
 	mutex_lock(&rig->key->map_lock);
 	rig->key->shrink.hand = 0;
 	mutex_unlock(&rig->key->map_lock);
+	shrinkable(rig);
 	return dmu_shrink_scan(U64_MAX);
+}
+
+/* Nobody misses it: it goes whatever the table says, and alone if that is enough. */
+static void what_is_kept_for_updates_goes_first(struct kunit *test)
+{
+	struct rig *rig = test->priv;
+	u64 nodes, spares;
+
+	map_sectors(rig, 0, RIG_SECTORS);
+	nodes = rig->key->map.nodes;
+	spares = rig->key->map.spares.count;
+	KUNIT_ASSERT_GT(test, spares, 0ull);
+	KUNIT_EXPECT_EQ(test, dmu_shrink_count(), spares);
+	KUNIT_EXPECT_EQ(test, dmu_shrink_scan(1), spares);
+	KUNIT_EXPECT_EQ(test, dmu_shrink_count(), 0ull);
+	map_sectors(rig, 0, RIG_SECTORS);
+	rig->key->shrink.allowed = true;
+	KUNIT_EXPECT_GT(test, rig->key->map.spares.count, 0u);
+	KUNIT_EXPECT_GT(test, dmu_shrink_scan(1), 0ull);
+	KUNIT_EXPECT_EQ(test, rig->key->map.nodes, nodes);
+	KUNIT_EXPECT_EQ(test, rig->key->map.extents, (u64)RIG_SECTORS);
 }
 
 static void only_where_the_mapper_can_be_asked(struct kunit *test)
@@ -47,7 +78,7 @@ static void only_where_the_mapper_can_be_asked(struct kunit *test)
 	nodes = key->map.nodes;
 	KUNIT_ASSERT_GT(test, nodes, 2 * KEPT_NODES + 0ull);
 	/* The table has not said that it may. */
-	KUNIT_EXPECT_EQ(test, dmu_shrink_count(), 0ull);
+	KUNIT_EXPECT_EQ(test, shrinkable(rig), 0ull);
 	KUNIT_EXPECT_EQ(test, shrink(rig), 0ull);
 	key->shrink.limit = 40 << 10;
 	dmu_shrink_check(key, true);
@@ -57,20 +88,20 @@ static void only_where_the_mapper_can_be_asked(struct kunit *test)
 
 	key->shrink.allowed = true;
 	dmu_key_detach(key);
-	KUNIT_EXPECT_EQ(test, dmu_shrink_count(), 0ull);
+	KUNIT_EXPECT_EQ(test, shrinkable(rig), 0ull);
 	KUNIT_EXPECT_EQ(test, shrink(rig), 0ull);
 	KUNIT_ASSERT_EQ(test, dmu_key_attach(key), 0);
 	EXPECT_EVENT(rig, .type = DMU_EV_ATTACHED, .length = RIG_SECTORS);
 
 	dmu_key_set_fail(key, true);
-	KUNIT_EXPECT_EQ(test, dmu_shrink_count(), 0ull);
+	KUNIT_EXPECT_EQ(test, shrinkable(rig), 0ull);
 	KUNIT_EXPECT_EQ(test, shrink(rig), 0ull);
 	dmu_key_set_fail(key, false);
 	KUNIT_EXPECT_EQ(test, key->map.extents, (u64)RIG_SECTORS);
 	KUNIT_EXPECT_EQ(test, key->map.nodes, nodes);
 	KUNIT_EXPECT_EQ(test, rig_state(rig).forgotten, 0ull);
 
-	KUNIT_EXPECT_EQ(test, dmu_shrink_count(), nodes - KEPT_NODES);
+	KUNIT_EXPECT_EQ(test, shrinkable(rig), nodes - KEPT_NODES);
 	KUNIT_EXPECT_GT(test, shrink(rig), 0ull);
 }
 
@@ -90,7 +121,7 @@ static void all_that_is_worth_it_goes(struct kunit *test)
 	freed = shrink(rig);
 	KUNIT_EXPECT_GE(test, freed, nodes - KEPT_NODES);
 	KUNIT_EXPECT_EQ(test, rig->key->map.nodes, nodes - freed);
-	KUNIT_EXPECT_EQ(test, dmu_shrink_count(), 0ull);
+	KUNIT_EXPECT_EQ(test, shrinkable(rig), 0ull);
 	KUNIT_EXPECT_EQ(test, rig_state(rig).forgotten + rig_state(rig).extents, RIG_SECTORS - 16 + 1ull);
 	KUNIT_EXPECT_EQ_MSG(test, shrink(rig), 0ull, "what is left is not worth it");
 	/* Nobody notices, but for the mapper. */
@@ -292,6 +323,7 @@ static void budget_is_met_later(struct kunit *test)
 }
 
 static struct kunit_case shrink_cases[] = {
+	KUNIT_CASE(what_is_kept_for_updates_goes_first),
 	KUNIT_CASE(only_where_the_mapper_can_be_asked),
 	KUNIT_CASE(all_that_is_worth_it_goes),
 	KUNIT_CASE(change_stays_until_it_is_acknowledged),
