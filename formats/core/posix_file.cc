@@ -144,7 +144,11 @@ Status PosixFile::prepare(bool direct) {
     if (direct && !has_data_checksums() && ::fcntl(fd_, F_SETFL, wanted | O_DIRECT) == 0) {
         const auto unit = find_alignment();
         alignment_ = unit <= alignment_limit ? unit : 0;
-        if (alignment_ != 0) return ok();
+        if (alignment_ != 0) {
+            // As long as the cache has pages of it, each direct write looks through them: the kernel target's too.
+            (void)::posix_fadvise(fd_, 0, 0, POSIX_FADV_DONTNEED);
+            return ok();
+        }
     }
     if (::fcntl(fd_, F_SETFL, wanted) != 0) return system_error("set the flags of '" + name_ + "'");
     return ok();
