@@ -7,6 +7,7 @@
 
 #include <linux/bug.h>
 #include <linux/errno.h>
+#include <linux/irqflags.h>
 #include <linux/minmax.h>
 #include <linux/rcupdate.h>
 #include <linux/slab.h>
@@ -16,9 +17,12 @@
 #define dmu_map_alloc(size, gfp)	kmalloc(size, gfp)
 #define dmu_map_free_later(node)	kfree_rcu(node, rcu)
 #define dmu_map_free_now(node)		kfree(node)
-/* Readers who are there now are gone when the state is over; state_begin() sees to it that it ends. */
+/*
+ * Readers who are there now are gone when the state is over; state_begin() sees to it that
+ * it ends, but for where interrupts are off.
+ */
 #define dmu_map_state()			get_state_synchronize_rcu()
-#define dmu_map_state_begin()		start_poll_synchronize_rcu()
+#define dmu_map_state_begin()		(irqs_disabled() ? dmu_map_state() : start_poll_synchronize_rcu())
 #define dmu_map_is_unseen(state)	poll_state_synchronize_rcu(state)
 /* The updater holds its lock, a reader RCU: both may follow a pointer. */
 #define dmu_map_follow(pointer)		rcu_dereference_check(pointer, 1)
