@@ -7,9 +7,10 @@
 #include <linux/shmem_fs.h>
 
 #include "kunit_rig.h"
+#include "miss.h"
 
 #define PATIENCE	(60 * HZ)	/* only a broken module makes anybody wait so long */
-#define TURNS		8		/* from one queue to the next, for the longest chain of a request */
+#define TURNS		8		/* from one queue to the next, until a request on its way is seen somewhere */
 
 static uint seed;
 module_param(seed, uint, 0);
@@ -87,11 +88,38 @@ void rig_go(struct rig *rig, unsigned int dest)
 	kthread_flush_work(&stall->work);
 }
 
+static bool is_stalled(const struct rig *rig, const struct dmu_dest *dest)
+{
+	unsigned int i;
+
+	for (i = 0; i < RIG_DESTS; i++)
+		if (rig->stall[i].on && rig->dest[i] == dest)
+			return true;
+	return false;
+}
+
+/* A request may fill one place after another, and those that waited for it follow. */
+static bool is_filling(struct rig *rig)
+{
+	struct dmu_miss *miss;
+	bool filling = false;
+
+	spin_lock_irq(&rig->key->lock);
+	for (miss = miss_tree_iter_first(&rig->key->writes, 0, ~0ull); miss && !filling;
+	     miss = miss_tree_iter_next(miss, 0, ~0ull))
+		filling = miss->state == DMU_MISS_FILLING && !is_stalled(rig, miss->dest);
+	spin_unlock_irq(&rig->key->lock);
+	return filling;
+}
+
 void rig_settle(struct rig *rig)
 {
+	unsigned long end = jiffies + PATIENCE;
 	unsigned int turn, i;
 
 	for (turn = 0; turn < TURNS; turn++) {
+		if (is_filling(rig) && time_before(jiffies, end))
+			turn = 0;
 		flush_workqueue(rig->key->wq);
 		flush_workqueue(rig->key->done_wq);
 		flush_workqueue(dmu_wq);
