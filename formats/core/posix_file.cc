@@ -40,6 +40,40 @@ Bounce make_bounce(std::size_t bytes) {
     return Bounce(static_cast<std::byte*>(std::aligned_alloc(alignment_limit, align_up(bytes, alignment_limit))));
 }
 
+// A bounce buffer for one call. Each thread keeps one for what is small: glibc before 2.38
+// does not find the room that an aligned block left, and a heap that may not be swapped grew
+// by one with each write.
+class Buffer {
+public:
+    explicit Buffer(std::size_t bytes) {
+        thread_local Bounce kept = make_bounce(kept_bytes);
+        thread_local bool in_use = false;
+        if (bytes <= kept_bytes && kept && !in_use) {
+            at_ = kept.get();
+            in_use_ = &in_use;
+            in_use = true;
+            return;
+        }
+        own_ = make_bounce(bytes);
+        at_ = own_.get();
+    }
+    ~Buffer() {
+        if (in_use_) *in_use_ = false;
+    }
+    Buffer(const Buffer&) = delete;
+    Buffer& operator=(const Buffer&) = delete;
+
+    // nullptr: there is no memory.
+    std::byte* get() const { return at_; }
+
+private:
+    static constexpr std::size_t kept_bytes = 128 << 10;
+
+    std::byte* at_ = nullptr;
+    Bounce own_;
+    bool* in_use_ = nullptr;
+};
+
 class PosixFile final : public BlockFile {
 public:
     PosixFile(int descriptor, std::string name, bool writable)
@@ -124,9 +158,10 @@ std::uint32_t PosixFile::find_alignment() const {
     struct stat file {};
     // An empty file takes any alignment, and tells nothing.
     if (::fstat(fd_, &file) == 0 && file.st_size == 0) return alignment_limit;
-    const auto bounce = make_bounce(alignment_limit);
+    const Buffer buffer(alignment_limit);
+    auto* const bounce = buffer.get();
     for (std::uint32_t unit = 512; unit <= alignment_limit; unit *= 2)
-        if (bounce && ::pread(fd_, bounce.get(), unit, 0) >= 0) return unit;
+        if (bounce && ::pread(fd_, bounce, unit, 0) >= 0) return unit;
     return 0;
 }
 
@@ -204,8 +239,8 @@ Status PosixFile::read(std::uint64_t offset, std::span<std::byte> into) {
     if (!bounds) return bounds;
     if (is_aligned(offset, into.data(), into.size())) return read_plain(offset, into);
     const std::uint32_t unit = std::max<std::uint32_t>(alignment_, 512);
-    const auto bounce = make_bounce(std::min(bounce_limit, align_up(into.size(), unit) + unit));
-    if (!bounce) return failed("read", offset, ENOMEM);
+    const Buffer bounce(std::min(bounce_limit, align_up(into.size(), unit) + unit));
+    if (!bounce.get()) return failed("read", offset, ENOMEM);
     while (!into.empty()) {
         const std::size_t head = offset % unit;
         const std::size_t bytes = std::min(into.size(), bounce_limit - head);
@@ -236,8 +271,8 @@ Status PosixFile::write_widened(std::uint64_t offset, std::span<const std::byte>
     if (!old_size) return old_size.error();
     const std::uint64_t end = offset + from.size();
     const std::uint32_t unit = std::max<std::uint32_t>(alignment_, 512);
-    const auto bounce = make_bounce(std::min(bounce_limit, align_up(from.size(), unit) + unit));
-    if (!bounce) return failed("write", offset, ENOMEM);
+    const Buffer bounce(std::min(bounce_limit, align_up(from.size(), unit) + unit));
+    if (!bounce.get()) return failed("write", offset, ENOMEM);
     std::uint64_t written_end = 0;
     while (!from.empty()) {
         const std::size_t head = offset % unit;
