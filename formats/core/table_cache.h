@@ -20,6 +20,8 @@ public:
 
     // nullptr: not in memory.
     Table* find(std::uint64_t key) {
+        // Most often it is the one that was asked for last.
+        if (!pinned_.empty() && pinned_.front().key == key) return &pinned_.front().table;
         const auto found = index_.find(key);
         if (found == index_.end()) return nullptr;
         auto& list = found->second->pinned ? pinned_ : clean_;

@@ -222,6 +222,8 @@ Status Qcow2Image::apply(const Change& change) {
         return error(Code::unsupported, "it has no way to say that a cluster reads as zeros");
     auto valid = check_change(change);
     if (!valid) return valid;
+    if (change.kind == ChangeKind::data)
+        use_leases(change.host.bytes >> header_.cluster_bits, clusters, change.start.bytes);
     for (std::uint64_t i = 0; i < clusters; i++) {
         const auto guest = change.start.bytes + (i << header_.cluster_bits);
         if (change.kind == ChangeKind::zero) {
@@ -230,7 +232,6 @@ Status Qcow2Image::apply(const Change& change) {
             continue;
         }
         const auto host = change.host.bytes + (i << header_.cluster_bits);
-        use_lease(host >> header_.cluster_bits, guest);
         const auto old = entry_at(guest);
         if (!old) return old.error();
         if (kind_of(header_, *old) == ClusterKind::data && old->offset() == host && old->has_place(header_)) {

@@ -145,7 +145,7 @@ private:
     std::uint64_t spares_wanted(std::uint64_t clusters) const;
     Status take_spares(std::uint64_t clusters);
     void put_back_spares(std::uint64_t keep);
-    void use_lease(std::uint64_t cluster, std::uint64_t guest);
+    void use_leases(std::uint64_t cluster, std::uint64_t count, std::uint64_t guest);
     bool use_spare(std::uint64_t index);
 
     // Committing (qcow2_commit.cc).

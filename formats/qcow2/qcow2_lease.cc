@@ -92,12 +92,17 @@ Status Qcow2Image::give_back(const Place& unused) {
     return ok();
 }
 
-// A lease was taken for the cluster of a guest byte, whose table then takes a spare.
-void Qcow2Image::use_lease(std::uint64_t cluster, std::uint64_t guest) {
-    if (!leased_.holds(cluster, 1)) return;
-    leased_.remove(cluster, 1);
-    const auto index = l1_index(guest);
-    if (needs_table(index)) (void)use_spare(index);
+// Leases were taken for clusters from a guest byte on, whose tables then take spares.
+void Qcow2Image::use_leases(std::uint64_t cluster, std::uint64_t count, std::uint64_t guest) {
+    if (!leased_.touches(cluster, count)) return;
+    if (count > 1 && !leased_.holds(cluster, count)) {
+        for (std::uint64_t i = 0; i < count; i++) use_leases(cluster + i, 1, guest + (i << header_.cluster_bits));
+        return;
+    }
+    leased_.remove(cluster, count);
+    const auto last = l1_index(guest + ((count - 1) << header_.cluster_bits));
+    for (auto index = l1_index(guest); index <= last; index++)
+        if (needs_table(index)) (void)use_spare(index);
 }
 
 bool Qcow2Image::use_spare(std::uint64_t index) {

@@ -9,6 +9,13 @@
 
 namespace dmu::qcow2 {
 
+namespace {
+
+// A lease changes some hundred bytes of a block; direct I/O wants no less than this anywhere.
+constexpr std::uint64_t written_unit = 4096;
+
+}  // namespace
+
 std::uint64_t load_refcount(std::span<const std::byte> block, unsigned order, std::uint64_t index) {
     switch (order) {
         case 3:
@@ -94,14 +101,29 @@ Status Refcounts::set(std::uint64_t cluster, std::uint64_t value) {
     const auto found = block(index);
     if (!found) return found.error();
     if (*found == nullptr) return corrupt("cluster " + std::to_string(cluster) + " has no refcount block");
-    store_refcount(**found, header_.refcount_order, cluster % header_.block_clusters(), value);
-    changed(index);
+    const auto at = cluster % header_.block_clusters();
+    store_refcount(**found, header_.refcount_order, at, value);
+    const std::uint64_t unit = std::min<std::uint64_t>(written_unit, header_.cluster_bytes());
+    const auto first = align_down((at << header_.refcount_order) / 8, unit);
+    mark(index, {first, first + unit});
     return ok();
 }
 
 void Refcounts::changed(std::uint64_t index) {
+    mark(index, {0, header_.cluster_bytes()});
+}
+
+void Refcounts::mark(std::uint64_t index, Span span) {
     cache_.set_pinned(index, true);
-    dirty_.insert(index);
+    const auto [at, fresh] = dirty_.try_emplace(index, span);
+    if (fresh) return;
+    at->second.first = std::min(at->second.first, span.first);
+    at->second.end = std::max(at->second.end, span.end);
+}
+
+Status Refcounts::write_block(std::uint64_t index, Span span) {
+    const std::span<const std::byte> block(*cache_.find(index));
+    return file_.write(table_[index] + span.first, block.subspan(span.first, span.end - span.first));
 }
 
 Status Refcounts::add(std::uint64_t cluster, std::int64_t by) {
@@ -136,9 +158,8 @@ Result<Refcounts::Run> Refcounts::find_free(std::uint64_t from, std::uint64_t to
 
 void Refcounts::add_block(std::uint64_t index, std::uint64_t offset) {
     cache_.insert(index, Block(header_.cluster_bytes()));
-    cache_.set_pinned(index, true);
     table_[index] = offset;
-    dirty_.insert(index);
+    changed(index);
     fresh_.insert(index);
 }
 
@@ -154,8 +175,8 @@ bool Refcounts::move_table(std::uint64_t offset, std::uint64_t clusters) {
 Status Refcounts::write() {
     if (!fresh_.empty() || moved_) return make_durable();
     while (!dirty_.empty()) {
-        const auto index = *dirty_.begin();
-        auto done = file_.write(table_[index], *cache_.find(index));
+        const auto [index, span] = *dirty_.begin();
+        auto done = write_block(index, span);
         if (!done) return done;
         cache_.set_pinned(index, false);
         dirty_.erase(index);
@@ -190,8 +211,8 @@ Status Refcounts::write_table() {
 
 // A block before the entry that points at it, a table before the header.
 Status Refcounts::make_durable() {
-    for (const auto index : dirty_) {
-        auto done = file_.write(table_[index], *cache_.find(index));
+    for (const auto& [index, span] : dirty_) {
+        auto done = write_block(index, span);
         if (!done) return done;
     }
     auto done = file_.sync();
@@ -200,7 +221,7 @@ Status Refcounts::make_durable() {
         if (done) done = file_.sync();
     }
     if (!done) return done;
-    for (const auto index : dirty_) cache_.set_pinned(index, false);
+    for (const auto& [index, span] : dirty_) cache_.set_pinned(index, false);
     dirty_.clear();
     fresh_.clear();
     moved_ = false;

@@ -37,7 +37,7 @@ public:
     Status set(std::uint64_t cluster, std::uint64_t value);
     // Code::corrupt below 0, Code::unsupported above most().
     Status add(std::uint64_t cluster, std::int64_t by);
-    // A block to be looked at, or changed and given to changed(); nullptr: there is none.
+    // A block to be looked at, or changed anywhere and given to changed(); nullptr: there is none.
     using Block = std::vector<std::byte>;
     Result<Block*> block(std::uint64_t index);
     void changed(std::uint64_t index);
@@ -60,16 +60,23 @@ public:
     Status make_durable();
 
 private:
+    // Bytes of a block.
+    struct Span {
+        std::uint64_t first, end;
+    };
+
     Error corrupt(const std::string& what) const;
+    void mark(std::uint64_t index, Span span);
+    Status write_block(std::uint64_t index, Span span);
     Status write_table();
 
     BlockFile& file_;
     Header& header_;
     std::vector<std::uint64_t> table_;
     TableCache<Block> cache_;
-    std::set<std::uint64_t> dirty_;  // blocks that differ from the disk; pinned
-    std::set<std::uint64_t> fresh_;  // blocks that the table on disk does not have yet
-    bool moved_ = false;             // the table on disk is elsewhere
+    std::map<std::uint64_t, Span> dirty_;  // blocks, and where they differ from the disk; pinned
+    std::set<std::uint64_t> fresh_;        // blocks that the table on disk does not have yet
+    bool moved_ = false;                   // the table on disk is elsewhere
 };
 
 }  // namespace dmu::qcow2
