@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include <fcntl.h>
+#include <malloc.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -67,6 +68,22 @@ TEST_P(PosixFile, LargeUnalignedTransfers) {
     ASSERT_OK(file->read(13, seen));
     EXPECT_EQ(seen, bytes);
     EXPECT_EQ(*file->size(), bytes.size() + 13);
+}
+
+// Memory that may not be swapped: what lies beside a freed buffer must not make it useless.
+TEST_P(PosixFile, UnalignedWritesDoNotGrowTheHeap) {
+    write_file(path_, {});
+    const auto file = open();
+    const Bytes block(65536 + 1);
+    const std::span<const std::byte> unaligned(block.data() + 1, 65536);
+    std::vector<std::unique_ptr<std::byte[]>> kept;
+    ASSERT_OK(file->write(0, unaligned));
+    const auto before = ::mallinfo2().arena;
+    for (int i = 0; i < 200; i++) {
+        ASSERT_OK(file->write(0, unaligned));
+        for (int k = 0; k < 4; k++) kept.push_back(std::make_unique<std::byte[]>(48));
+    }
+    EXPECT_LT(::mallinfo2().arena - before, 256U << 10);
 }
 
 TEST_P(PosixFile, AllocateExtendsAndReadsAsZero) {
