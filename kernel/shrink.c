@@ -191,7 +191,7 @@ void dmu_shrink_init_key(struct dmu_key *key)
 
 /* ---------------------------------------------------- memory pressure --- */
 
-static u64 spare_nodes(const struct dmu_key *key)
+static u64 forgettable_nodes(const struct dmu_key *key)
 {
 	u64 nodes = READ_ONCE(key->map.nodes);
 
@@ -200,7 +200,7 @@ static u64 spare_nodes(const struct dmu_key *key)
 
 static void count_key(struct dmu_key *key, void *data)
 {
-	*(u64 *)data += spare_nodes(key) + READ_ONCE(key->map.spares.count);
+	*(u64 *)data += forgettable_nodes(key) + READ_ONCE(key->map.spares.count);
 }
 
 struct scan {
@@ -211,18 +211,18 @@ struct scan {
 /* Who holds the map's lock may be who waits for this memory. */
 static void scan_key(struct dmu_key *key, void *data)
 {
-	u64 before, nodes, spare = spare_nodes(key);
+	u64 before, nodes, forgettable = forgettable_nodes(key);
 	struct scan *scan = data;
 	bool wrapped = false;
 
-	if (!spare && !READ_ONCE(key->map.spares.count))
+	if (!forgettable && !READ_ONCE(key->map.spares.count))
 		return;
 	if (scan->freed >= scan->wanted || !mutex_trylock(&key->map_lock))
 		return;
 	scan->freed += dmu_map_free_spares(&key->map);
-	if (spare && scan->freed < scan->wanted) {
+	if (forgettable && scan->freed < scan->wanted) {
 		before = key->map.nodes;
-		nodes = min(scan->wanted - scan->freed, spare);
+		nodes = min(scan->wanted - scan->freed, forgettable);
 		go_round(key, before > nodes ? before - nodes : 0, key->shrink.hand, &wrapped, nodes + STEPS_AT_ONCE);
 		if (key->map.nodes < before)
 			scan->freed += before - key->map.nodes;

@@ -15,6 +15,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <bit>
 #include <cstdlib>
 #include <cstring>
 #include <limits>
@@ -40,39 +41,19 @@ Bounce make_bounce(std::size_t bytes) {
     return Bounce(static_cast<std::byte*>(std::aligned_alloc(alignment_limit, align_up(bytes, alignment_limit))));
 }
 
-// A bounce buffer for one call. Each thread keeps one for what is small: glibc before 2.38
-// does not find the room that an aligned block left, and a heap that may not be swapped grew
-// by one with each write.
-class Buffer {
-public:
-    explicit Buffer(std::size_t bytes) {
-        thread_local Bounce kept = make_bounce(kept_bytes);
-        thread_local bool in_use = false;
-        if (bytes <= kept_bytes && kept && !in_use) {
-            at_ = kept.get();
-            in_use_ = &in_use;
-            in_use = true;
-            return;
-        }
-        own_ = make_bounce(bytes);
-        at_ = own_.get();
+// The thread's, which keeps it: good until the thread's next call; nullptr: there is no
+// memory. glibc before 2.38 does not find the room that an aligned block left, and a heap
+// that may not be swapped grew by one with each write.
+std::byte* bounce_of_thread(std::size_t bytes) {
+    thread_local Bounce kept;
+    thread_local std::size_t kept_bytes = 0;
+    if (bytes > kept_bytes) {
+        kept.reset();
+        kept = make_bounce(std::bit_ceil(bytes));
+        kept_bytes = kept ? std::bit_ceil(bytes) : 0;
     }
-    ~Buffer() {
-        if (in_use_) *in_use_ = false;
-    }
-    Buffer(const Buffer&) = delete;
-    Buffer& operator=(const Buffer&) = delete;
-
-    // nullptr: there is no memory.
-    std::byte* get() const { return at_; }
-
-private:
-    static constexpr std::size_t kept_bytes = 128 << 10;
-
-    std::byte* at_ = nullptr;
-    Bounce own_;
-    bool* in_use_ = nullptr;
-};
+    return kept.get();
+}
 
 class PosixFile final : public BlockFile {
 public:
@@ -158,8 +139,7 @@ std::uint32_t PosixFile::find_alignment() const {
     struct stat file {};
     // An empty file takes any alignment, and tells nothing.
     if (::fstat(fd_, &file) == 0 && file.st_size == 0) return alignment_limit;
-    const Buffer buffer(alignment_limit);
-    auto* const bounce = buffer.get();
+    auto* const bounce = bounce_of_thread(alignment_limit);
     for (std::uint32_t unit = 512; unit <= alignment_limit; unit *= 2)
         if (bounce && ::pread(fd_, bounce, unit, 0) >= 0) return unit;
     return 0;
@@ -239,14 +219,14 @@ Status PosixFile::read(std::uint64_t offset, std::span<std::byte> into) {
     if (!bounds) return bounds;
     if (is_aligned(offset, into.data(), into.size())) return read_plain(offset, into);
     const std::uint32_t unit = std::max<std::uint32_t>(alignment_, 512);
-    const Buffer bounce(std::min(bounce_limit, align_up(into.size(), unit) + unit));
-    if (!bounce.get()) return failed("read", offset, ENOMEM);
+    auto* const bounce = bounce_of_thread(std::min(bounce_limit, align_up(into.size(), unit) + unit));
+    if (!bounce) return failed("read", offset, ENOMEM);
     while (!into.empty()) {
         const std::size_t head = offset % unit;
         const std::size_t bytes = std::min(into.size(), bounce_limit - head);
-        auto done = read_plain(offset - head, {bounce.get(), align_up(head + bytes, unit)});
+        auto done = read_plain(offset - head, {bounce, align_up(head + bytes, unit)});
         if (!done) return done;
-        std::memcpy(into.data(), bounce.get() + head, bytes);
+        std::memcpy(into.data(), bounce + head, bytes);
         into = into.subspan(bytes);
         offset += bytes;
     }
@@ -271,13 +251,13 @@ Status PosixFile::write_widened(std::uint64_t offset, std::span<const std::byte>
     if (!old_size) return old_size.error();
     const std::uint64_t end = offset + from.size();
     const std::uint32_t unit = std::max<std::uint32_t>(alignment_, 512);
-    const Buffer bounce(std::min(bounce_limit, align_up(from.size(), unit) + unit));
-    if (!bounce.get()) return failed("write", offset, ENOMEM);
+    auto* const bounce = bounce_of_thread(std::min(bounce_limit, align_up(from.size(), unit) + unit));
+    if (!bounce) return failed("write", offset, ENOMEM);
     std::uint64_t written_end = 0;
     while (!from.empty()) {
         const std::size_t head = offset % unit;
         const std::size_t bytes = std::min(from.size(), bounce_limit - head);
-        const std::span<std::byte> wide(bounce.get(), align_up(head + bytes, unit));
+        const std::span<std::byte> wide(bounce, align_up(head + bytes, unit));
         const std::uint64_t wide_start = offset - head;
         if (head != 0) {
             auto done = read_plain(wide_start, wide.first(unit));
