@@ -12,31 +12,6 @@
 #define PATIENCE	(60 * HZ)	/* only a broken module makes anybody wait so long */
 #define TURNS		8		/* from one queue to the next, until a request on its way is seen somewhere */
 
-static uint seed;
-module_param(seed, uint, 0);
-MODULE_PARM_DESC(seed, "of the random tests; 0: any");
-
-/* There are kernels that run suites before they look at a module's parameters. */
-static u32 seed_given(void)
-{
-	const char *given = strstr(THIS_MODULE->args, "seed=");
-	u32 now = seed;
-
-	if (!now && given)
-		sscanf(given, "seed=%u", &now);
-	return now;
-}
-
-void rig_random(struct kunit *test, struct rnd_state *random)
-{
-	u32 now = seed_given();
-
-	if (!now)
-		now = get_random_u32();
-	kunit_info(test, "seed %u", now);
-	prandom_seed_state(random, now);
-}
-
 /* ------------------------------------------------------- destinations --- */
 
 static int add_dest(struct rig *rig, u32 number)
