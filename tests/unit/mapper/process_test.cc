@@ -77,7 +77,11 @@ TEST(Supervise, TerminationIsForwarded) {
     };
     EXPECT_EQ(run_supervised(worker,
                              [&](pid_t supervisor) {
-                                 EXPECT_TRUE(eventually([&] { return std::filesystem::exists(lives); }));
+                                 // It is there before anything is in it.
+                                 EXPECT_TRUE(eventually([&] {
+                                     std::error_code none;
+                                     return std::filesystem::file_size(lives, none) == 1;
+                                 }));
                                  kill(supervisor, SIGTERM);
                              }),
               0);
