@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
@@ -13,6 +14,7 @@
 #include <memory>
 #include <random>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "formats/core/chain.h"
@@ -113,11 +115,14 @@ inline Ran run_command(const std::string& command) {
     return ran;
 }
 
-// Of qemu's programs. On a busy machine they can't time the key derivation: once more, then.
+// Of qemu's programs. Where this machine's CPU time stands still, as it does for seconds in
+// a VM whose host took its CPUs away, they can't time the key derivation: later, then.
 inline Ran run_qemu(const std::string& command) {
     auto ran = run_command(command);
-    for (int i = 0; i < 20 && ran.output.find("Unable to get accurate CPU usage") != std::string::npos; i++)
+    for (int i = 0; i < 60 && ran.output.find("Unable to get accurate CPU usage") != std::string::npos; i++) {
+        std::this_thread::sleep_for(std::chrono::milliseconds(500));
         ran = run_command(command);
+    }
     return ran;
 }
 
