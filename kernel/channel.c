@@ -17,8 +17,8 @@ void dmu_key_state(struct dmu_key *key, struct dmu_state *state)
 
 	memset(state, 0, sizeof(*state));
 	for_each_possible_cpu(cpu) {
-		state->hits_read += READ_ONCE(per_cpu_ptr(key->counts, cpu)->hits_read);
-		state->hits_write += READ_ONCE(per_cpu_ptr(key->counts, cpu)->hits_write);
+		state->hits_read += READ_ONCE(per_cpu_ptr(key->counts, cpu)->hits[0]);
+		state->hits_write += READ_ONCE(per_cpu_ptr(key->counts, cpu)->hits[1]);
 	}
 	state->extents = READ_ONCE(key->map.extents);
 	state->map_bytes = dmu_map_bytes(&key->map);

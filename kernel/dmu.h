@@ -6,7 +6,7 @@
  * map, destinations, misses, change log. A dm target points to it, a channel
  * (one at a time) too.
  *
- * A request (struct dmu_io) is a bio on its way. A hit goes through io.c at
+ * A request (struct dmu_io) is a bio on its way. A hit goes through hit.c at
  * once: look-up under RCU, a reference on the phase, off to the destination.
  * Most of what misses waits for the mapper from there on, too. All else goes
  * to a worker, dmu_io_process(), which may cut the bio (pieces.c), and either
@@ -98,16 +98,31 @@ static inline bool dmu_dest_direct(const struct dmu_dest *dest)
 	return !(dest->flags & DMU_DEST_BUFFERED);
 }
 
+/* hit.c */
+int dmu_target_map(struct dm_target *ti, struct bio *bio);
+int dmu_target_end_io(struct dm_target *ti, struct bio *bio, blk_status_t *error);
+void dmu_phase_put(struct dmu_key *key, u8 *phase);
+void dmu_phase_get(struct dmu_key *key, u8 *phase);
+
+static inline u8 dmu_straight(bool write)
+{
+	return write ? DMU_STRAIGHT_WRITE : DMU_STRAIGHT_READ;
+}
+
+/* FUA asks that the mapping be durable too, which here means a commit. */
+static inline bool dmu_wants_commit(const struct dmu_key *key, const struct bio *bio)
+{
+	return bio->bi_opf & REQ_FUA && READ_ONCE(key->sequence) != READ_ONCE(key->committed);
+}
+
 /* io.c */
-int dmu_io_map(struct dmu_key *key, struct bio *bio, struct dmu_io *io);
+bool dmu_io_ask(struct dmu_io *io, u64 value, u64 run);
 void dmu_io_process(struct dmu_io *io);
 void dmu_io_queue(struct dmu_io *io);
 void dmu_io_queue_list(struct list_head *ios);
 void dmu_io_end(struct dmu_io *io, blk_status_t status);
 void dmu_io_written(struct dmu_io *io);
 void dmu_io_issue(struct dmu_io *io, struct dmu_dest *dest, u64 physical);
-void dmu_phase_put(struct dmu_key *key, u8 *phase);
-void dmu_phase_get(struct dmu_key *key, u8 *phase);
 
 /* parent: NULL, or that of which this bio does a part */
 static inline void dmu_io_init(struct dmu_io *io, struct dmu_key *key, struct bio *bio, struct bio *parent)

@@ -1,81 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
-/* A request's way through the map: the hit at once, all else on a worker. */
+/* A request that is not sent on as it comes, on a worker: cut to pieces, placed, asked for, issued, ended. */
 #include "dmu.h"
-
-static void phase_get_rcu(struct dmu_key *key, u8 *phase)
-{
-	u8 now;
-
-	/* A phase that is being drained takes nobody new; it may also have ended in between. */
-	for (;;) {
-		now = READ_ONCE(key->phase);
-		if (likely(percpu_ref_tryget_live_rcu(&key->inflight[now]))) {
-			if (likely(now == READ_ONCE(key->phase)))
-				break;
-			percpu_ref_put(&key->inflight[now]);
-		}
-		cpu_relax();
-	}
-	*phase = now;
-}
-
-void dmu_phase_get(struct dmu_key *key, u8 *phase)
-{
-	rcu_read_lock();
-	phase_get_rcu(key, phase);
-	rcu_read_unlock();
-}
-
-void dmu_phase_put(struct dmu_key *key, u8 *phase)
-{
-	if (*phase != DMU_NO_PHASE)
-		percpu_ref_put(&key->inflight[*phase]);
-	*phase = DMU_NO_PHASE;
-}
-
-static void count_hit(struct dmu_key *key, struct bio *bio)
-{
-	if (op_is_write(bio_op(bio)))
-		this_cpu_inc(key->counts->hits_write);
-	else
-		this_cpu_inc(key->counts->hits_read);
-}
-
-static u8 straight_of(const struct bio *bio)
-{
-	return op_is_write(bio_op(bio)) ? DMU_STRAIGHT_WRITE : DMU_STRAIGHT_READ;
-}
-
-/* FUA asks that the mapping be durable too, which here means a commit. */
-static bool wants_commit(const struct dmu_key *key, const struct bio *bio)
-{
-	return bio->bi_opf & REQ_FUA && READ_ONCE(key->sequence) != READ_ONCE(key->committed);
-}
-
-/* A hit of which more is to be done than to send it on. false: not here. */
-static bool map_route(struct dmu_io *io, const struct dmu_attr *attr, u64 value, u64 run)
-{
-	struct bio *bio = io->bio;
-
-	if (attr->kind != DMU_KIND_LINEAR || (op_is_write(bio_op(bio)) && !attr->writable) || bio->bi_opf & REQ_NOWAIT)
-		return false;
-	if (run < bio_sectors(bio))
-		dm_accept_partial_bio(bio, run);
-	count_hit(io->key, bio);
-	dmu_route_set(io, attr, dmu_value_physical(value), 0);
-	if (!dmu_route_send(io, GFP_NOWAIT | __GFP_NOWARN))
-		dmu_route_queue(io);
-	return true;
-}
-
-static void map_zero(struct dmu_key *key, struct bio *bio, u64 run)
-{
-	if (run < bio_sectors(bio))
-		dm_accept_partial_bio(bio, run);
-	zero_fill_bio(bio);
-	count_hit(key, bio);
-	bio_endio(bio);
-}
 
 enum todo { TODO_ISSUE, TODO_ZERO, TODO_ERROR, TODO_MISS, TODO_PLACE, TODO_ASK };
 
@@ -103,7 +28,7 @@ static enum todo classify(struct dmu_key *key, u64 value, bool write)
  * What only the mapper can say, without a turn of a worker; and so it hears of the
  * requests of a submitter in the order in which they were sent. false: not here.
  */
-static bool map_ask(struct dmu_io *io, u64 value, u64 run)
+bool dmu_io_ask(struct dmu_io *io, u64 value, u64 run)
 {
 	bool write = op_is_write(bio_op(io->bio));
 	enum todo todo = classify(io->key, value, write);
@@ -113,60 +38,6 @@ static bool map_ask(struct dmu_io *io, u64 value, u64 run)
 	dmu_phase_put(io->key, &io->phase);
 	return dmu_miss_wait(io, write ? DMU_OP_WRITE : DMU_OP_READ, value, GFP_NOWAIT | __GFP_NOWARN) !=
 	       DMU_LOOK_AGAIN;
-}
-
-int dmu_io_map(struct dmu_key *key, struct bio *bio, struct dmu_io *io)
-{
-	enum req_op op = bio_op(bio);
-	const struct dmu_attr *attr;
-	u64 value, run;
-
-	dmu_io_init(io, key, bio, NULL);
-	if (unlikely((op != REQ_OP_READ && op != REQ_OP_WRITE) || bio->bi_opf & REQ_PREFLUSH)) {
-		io->came = ktime_get_ns();
-		goto slow;
-	}
-
-	rcu_read_lock();
-	phase_get_rcu(key, &io->phase);
-	value = dmu_map_look_up(&key->map, dmu_io_start(io), &run);
-	rcu_read_unlock();
-	attr = dmu_attr(key, value);
-	if (wants_commit(key, bio))
-		goto slow;
-	if (!(attr->straight & straight_of(bio))) {
-		if (attr->kind == DMU_KIND_ZERO && op == REQ_OP_READ)
-			map_zero(key, bio, run);
-		else if (!map_route(io, attr, value, run) && !map_ask(io, value, run))
-			goto slow;
-		return DM_MAPIO_SUBMITTED;
-	}
-	if (run < bio_sectors(bio))
-		dm_accept_partial_bio(bio, run);
-	count_hit(key, bio);
-	if (attr->dest->bdev) {
-		bio_set_dev(bio, attr->dest->bdev);
-		bio->bi_iter.bi_sector = dmu_value_physical(value);
-		return DM_MAPIO_REMAPPED;
-	}
-	io->dest = attr->dest;
-	io->position = dmu_value_physical(value) << SECTOR_SHIFT;
-	if (!dmu_file_try(io)) {
-		if (bio->bi_opf & REQ_NOWAIT) {
-			bio_wouldblock_error(bio);
-			return DM_MAPIO_SUBMITTED;
-		}
-		dmu_file_issue(io);
-	}
-	return DM_MAPIO_SUBMITTED;
-
-slow:
-	dmu_phase_put(key, &io->phase);
-	if (bio->bi_opf & REQ_NOWAIT)
-		bio_wouldblock_error(bio);
-	else
-		dmu_io_queue(io);
-	return DM_MAPIO_SUBMITTED;
 }
 
 /* Ends a bio or a piece. With pieces that still wait the bio goes on for long, but its own I/O has ended. */
@@ -281,7 +152,7 @@ static void issue(struct dmu_io *io, const struct dmu_attr *attr, u64 physical)
 {
 	struct dmu_dest *dest = attr->dest;
 
-	if (!(attr->straight & straight_of(io->bio))) {
+	if (!(attr->straight & dmu_straight(op_is_write(bio_op(io->bio))))) {
 		dmu_route_set(io, attr, physical, 0);
 		dmu_route_send(io, GFP_NOIO);
 		return;
@@ -300,7 +171,7 @@ static void process_rw(struct dmu_io *io)
 	struct dmu_key *key = io->key;
 	bool write = op_is_write(bio_op(io->bio));
 
-	if (wants_commit(key, io->bio)) {
+	if (dmu_wants_commit(key, io->bio)) {
 		io->bio->bi_opf &= ~REQ_FUA;
 		io->flush_after = true;
 	}

@@ -83,19 +83,9 @@ u64 dmu_map_bytes(const struct dmu_map *map)
 	return map->nodes * DMU_MAP_NODE_BYTES;
 }
 
+_Static_assert(sizeof(struct dmu_map_node) == DMU_MAP_NODE_BYTES, "as kmalloc() has it");
+
 u64 dmu_map_look_up(const struct dmu_map *map, u64 sector, u64 *run)
 {
-	const struct dmu_map_node *node = dmu_map_follow(map->root);
-	u64 end = NO_END;
-	unsigned int i;
-
-	for (;;) {
-		i = find_entry(node, sector);
-		end = entry_end(node, i, end);
-		if (!node->level)
-			break;
-		node = dmu_map_follow(node->child[i]);
-	}
-	*run = end - sector;
-	return dmu_value_after(node->value[i], sector - node->key[i]);
+	return map_find(map, sector, run);
 }

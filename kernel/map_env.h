@@ -6,11 +6,13 @@
 #ifdef __KERNEL__
 
 #include <linux/bug.h>
+#include <linux/compiler.h>
 #include <linux/errno.h>
 #include <linux/irqflags.h>
 #include <linux/minmax.h>
 #include <linux/rcupdate.h>
 #include <linux/slab.h>
+#include <linux/stddef.h>
 #include <linux/string.h>
 #include <linux/types.h>
 
@@ -27,11 +29,14 @@
 /* The updater holds its lock, a reader RCU: both may follow a pointer. */
 #define dmu_map_follow(pointer)		rcu_dereference_check(pointer, 1)
 #define dmu_map_publish(slot, node)	rcu_assign_pointer(slot, node)
+/* What it is is not to be known by the compiler. */
+#define dmu_map_hide(variable)		OPTIMIZER_HIDE_VAR(variable)
 
 #else
 
 #include <errno.h>
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -54,6 +59,7 @@ struct rcu_head {
 #define dmu_map_is_unseen(state)	(!(state) && dmu_map_test_fail_after < 0)
 #define dmu_map_follow(pointer)		(pointer)
 #define dmu_map_publish(slot, node)	((slot) = (node))
+#define dmu_map_hide(variable)		((void)(variable))
 
 /* Tests make allocations fail with it; where they don't, it is malloc(). */
 #ifdef __cplusplus

@@ -15,7 +15,7 @@
 
 #include "map.h"
 
-#define NODE_ENTRIES	126	/* see find_entry() */
+#define NODE_ENTRIES	126	/* see find_key() */
 #define MAX_LEVELS	12
 #define NO_END		(~0ull)
 
@@ -29,7 +29,7 @@ struct dmu_map_node {
 	};
 	u16 count;
 	u16 level;		/* 0: a leaf */
-	u64 key[NODE_ENTRIES];
+	u64 key[NODE_ENTRIES + 1];	/* the last one is never in use */
 	union {
 		u64 value[NODE_ENTRIES];
 		struct dmu_map_node __rcu *child[NODE_ENTRIES];
@@ -125,22 +125,60 @@ static inline void retire_node(struct dmu_map *map, struct dmu_map_node *node)
 		dmu_map_free_later(node);
 }
 
-static inline unsigned int entry_step(const struct dmu_map_node *node, u64 sector, unsigned int i, unsigned int step)
+static inline const u64 *key_step(const u64 *key, u64 sector, unsigned int step)
 {
-	return i + (step & -(unsigned int)(node->key[i + step] <= sector));
+	const u64 *next = key + step;
+	u64 start = *next;
+
+	dmu_map_hide(next);
+	return start <= sector ? next : key;
 }
 
-/* The last entry whose key is not above the sector; key[0] never is. No branch: none would be foreseen. */
+/*
+ * The last key that is not above the sector; the first never is. What is hidden
+ * keeps GCC from making branches of it, none of which would be foreseen.
+ */
+static inline const u64 *find_key(const struct dmu_map_node *node, u64 sector)
+{
+	const u64 *key = node->key;
+
+	dmu_map_hide(key);
+	key = key_step(key, sector, 63);
+	key = key_step(key, sector, 31);
+	key = key_step(key, sector, 16);
+	key = key_step(key, sector, 8);
+	key = key_step(key, sector, 4);
+	key = key_step(key, sector, 2);
+	key = key_step(key, sector, 1);
+	dmu_map_hide(key);
+	return key;
+}
+
 static inline unsigned int find_entry(const struct dmu_map_node *node, u64 sector)
 {
-	unsigned int i = entry_step(node, sector, 0, 63);
+	return find_key(node, sector) - node->key;
+}
 
-	i = entry_step(node, sector, i, 31);
-	i = entry_step(node, sector, i, 16);
-	i = entry_step(node, sector, i, 8);
-	i = entry_step(node, sector, i, 4);
-	i = entry_step(node, sector, i, 2);
-	return entry_step(node, sector, i, 1);
+/* What belongs to a key: values lie behind keys, all as far. */
+#define VALUE_OF(key)	((const void *)((const char *)(key) + offsetof(struct dmu_map_node, value) - \
+					offsetof(struct dmu_map_node, key)))
+
+/* dmu_map_look_up(), for where each hit comes by. */
+static inline u64 map_find(const struct dmu_map *map, u64 sector, u64 *run)
+{
+	const struct dmu_map_node *node = dmu_map_follow(map->root);
+	const u64 *key = find_key(node, sector);
+	u64 end = key[1];
+
+	while (node->level) {
+		struct dmu_map_node __rcu *const *child = VALUE_OF(key);
+
+		node = dmu_map_follow(*child);
+		key = find_key(node, sector);
+		end = min(end, key[1]);
+	}
+	*run = end - sector;
+	return dmu_value_after(*(const u64 *)VALUE_OF(key), sector - *key);
 }
 
 static inline u64 entry_end(const struct dmu_map_node *node, unsigned int i, u64 node_end)

@@ -4,20 +4,6 @@
 
 #include "dmu.h"
 
-struct dmu_target {
-	struct dmu_key *key;
-	u32 grain;
-	u32 discard;		/* sectors; 0: not offered */
-	bool write_zeroes;
-	bool read_only;
-	bool ask_flush;
-	u32 logical;		/* bytes */
-	u32 physical;
-	u32 log_limit;
-	bool may_forget;
-	u32 map_memory;		/* KiB; 0: any, while there is memory */
-};
-
 static int parse_number(struct dm_arg_set *args, u32 *number, char **error, char *text)
 {
 	const char *arg = dm_shift_arg(args);
@@ -213,25 +199,6 @@ static void userspace_dtr(struct dm_target *ti)
 	kfree(target);
 }
 
-static int userspace_map(struct dm_target *ti, struct bio *bio)
-{
-	struct dmu_target *target = ti->private;
-
-	if (bio_sectors(bio))
-		bio->bi_iter.bi_sector = dm_target_offset(ti, bio->bi_iter.bi_sector);
-	if (unlikely(target->read_only && op_is_write(bio_op(bio)) && bio_sectors(bio)))
-		return DM_MAPIO_KILL;
-	return dmu_io_map(target->key, bio, dm_per_bio_data(bio, sizeof(struct dmu_io)));
-}
-
-static int userspace_end_io(struct dm_target *ti, struct bio *bio, blk_status_t *error)
-{
-	struct dmu_io *io = dm_per_bio_data(bio, sizeof(struct dmu_io));
-
-	dmu_phase_put(io->key, &io->phase);
-	return DM_ENDIO_DONE;
-}
-
 /*
  * Device-mapper waits for every bio. For a noflush suspend what waits for the
  * mapper goes back; else the mapper goes on serving, and where there is none
@@ -386,8 +353,8 @@ struct target_type dmu_target_type = {
 	.module = THIS_MODULE,
 	.ctr = userspace_ctr,
 	.dtr = userspace_dtr,
-	.map = userspace_map,
-	.end_io = userspace_end_io,
+	.map = dmu_target_map,
+	.end_io = dmu_target_end_io,
 	.presuspend = userspace_presuspend,
 	.presuspend_undo = userspace_presuspend_undo,
 	.resume = userspace_resume,

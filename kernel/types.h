@@ -217,6 +217,21 @@ struct dmu_drain {
 	struct completion *done;
 };
 
+/* A line of a table. */
+struct dmu_target {
+	struct dmu_key *key;
+	u32 grain;
+	u32 discard;		/* sectors; 0: not offered */
+	bool write_zeroes;
+	bool read_only;
+	bool ask_flush;
+	u32 logical;		/* bytes */
+	u32 physical;
+	u32 log_limit;
+	bool may_forget;
+	u32 map_memory;		/* KiB; 0: any, while there is memory */
+};
+
 /* Of one CPU; see completions.c. */
 struct dmu_completions {
 	struct llist_head ios;
@@ -224,8 +239,7 @@ struct dmu_completions {
 };
 
 struct dmu_counts {
-	u64 hits_read;
-	u64 hits_write;
+	u64 hits[2];		/* of reads, of writes */
 };
 
 /* See shrink.c. The work and the hand are the map's, under its lock. */
