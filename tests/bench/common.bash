@@ -9,8 +9,10 @@
 # /out/figures or /out/counted is in $out then. What it printed is shown if it fails.
 # $vm_options are more options of tests/vm/run.
 in_bench_vm() { # KERNEL TIMEOUT OUT SCRIPT ARGUMENT...
-	local out=$3 status=0
-	local options=(--kernel "$1" --mem 3072 --timeout "$2" --out "$out")
+	local out=$3 status=0 mem=3072
+	# It writes the whole of a device of 4 GB.
+	[ "${*: -1}" != extents ] || mem=6144
+	local options=(--kernel "$1" --mem "$mem" --timeout "$2" --out "$out")
 	# Xen does not boot with it: there it is time that is measured.
 	[ "$1" = xen ] || options+=(--icount)
 	"$repo/tests/vm/run" "${options[@]}" ${vm_options:+"${vm_options[@]}"} -- "${@:4}" \
