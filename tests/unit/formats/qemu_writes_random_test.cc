@@ -119,7 +119,9 @@ protected:
         if (kind == 1) return " -c 'write -z -u" + range(at, length);
         if (kind < 4 && format_ == "qcow2") return " -c 'discard" + range(at, length);
         if (kind == 4) return " -c 'write -s noise" + range(at, length);
-        if (kind < 7) return " -c 'write -P " + byte() + range(at + random_() % 512, (length + 1) / 2);
+        // Of the last sector, too, no more than there is.
+        const auto unaligned = at + random_() % std::min<std::uint64_t>(512, length / 2 + 1);
+        if (kind < 7) return " -c 'write -P " + byte() + range(unaligned, length / 2);
         return " -c 'write -P " + byte() + range(at, length);
     }
     void write_by_qemu(std::string commands, int count) {
