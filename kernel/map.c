@@ -83,8 +83,6 @@ u64 dmu_map_bytes(const struct dmu_map *map)
 	return map->nodes * DMU_MAP_NODE_BYTES;
 }
 
-_Static_assert(sizeof(struct dmu_map_node) == DMU_MAP_NODE_BYTES, "as kmalloc() has it");
-
 u64 dmu_map_look_up(const struct dmu_map *map, u64 sector, u64 *run)
 {
 	return map_find(map, sector, run);

@@ -36,6 +36,8 @@ struct dmu_map_node {
 	};
 };
 
+_Static_assert(sizeof(struct dmu_map_node) == DMU_MAP_NODE_BYTES, "as it is allocated and counted");
+
 /* From the root to a leaf: which child was taken, and what it covers. */
 struct map_path {
 	struct dmu_map_node *node[MAX_LEVELS];
